@@ -1,0 +1,59 @@
+"""Every error that vesu raises on purpose.
+
+Each is a :class:`VesuError`, and also the built-in error that fits, so that ``except ValueError`` works as
+a user expects. The Rust core's errors arrive here too: the binding looks these classes up by name.
+"""
+
+
+class VesuError(Exception):
+    """Base of all vesu errors; the command line prints it without a traceback and exits with code 2."""
+
+
+class ArgumentError(VesuError, ValueError):
+    """An argument that the caller can mend: the message names it, what came and what is accepted."""
+
+
+class FormatError(VesuError, ValueError):
+    """A file or byte string that is malformed, truncated, hostile or of an unsupported kind."""
+
+
+class FileError(VesuError, OSError):
+    """The operating system refused a file operation; ``errno`` and ``filename`` are set where known."""
+
+
+class MemoryLimitError(VesuError, MemoryError):
+    """Refused before allocating: the message carries the bytes needed and the limit."""
+
+
+class EvidenceError(VesuError, ValueError):
+    """A ledger whose records do not hold together; the message names the record, counted from 0."""
+
+
+class DataError(VesuError, ValueError):
+    """A data set that cannot be used: nothing found, orphans, shapes that differ, forbidden label values."""
+
+
+class PreflightError(DataError):
+    """Preflight found something that blocks the run; the message lists each finding."""
+
+
+class SubmissionError(VesuError, ValueError):
+    """A submission that the competition would reject; the message names the member and the reason."""
+
+
+class InternalError(VesuError, RuntimeError):
+    """A bug in vesu itself (a caught panic). Please report it with the message."""
+
+
+__all__ = [
+    "ArgumentError",
+    "DataError",
+    "EvidenceError",
+    "FileError",
+    "FormatError",
+    "InternalError",
+    "MemoryLimitError",
+    "PreflightError",
+    "SubmissionError",
+    "VesuError",
+]

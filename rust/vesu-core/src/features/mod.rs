@@ -1,0 +1,1 @@
+//! 3-D multi-scale sheet features.

@@ -1,0 +1,1 @@
+//! The event ledger: canonical JSON, hash chain, Merkle tree.

@@ -1,0 +1,1 @@
+//! Multipage TIFF volumes: bounded decode, reproducible encode.

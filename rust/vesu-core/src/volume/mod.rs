@@ -1,0 +1,1 @@
+//! Kernels on 3-D masks and probabilities.
