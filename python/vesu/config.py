@@ -71,12 +71,17 @@ class SearchConfig:
     """The candidate grid (R11, R12); never below the client's floor (R50, R52)."""
 
     meta_neurons: int = META_NEURONS_FLOOR
+    """Genuinely different learners: own bootstrap weights, own start."""
     l1: tuple[float, ...] = L1_FLOOR
+    """Weights of the absolute values."""
     l2: tuple[float, ...] = L2_FLOOR
+    """Weights of the squares."""
     max_iter: int = MAX_ITER_FLOOR
+    """Proximal gradient iterations of every candidate."""
     learning_rate: float | Literal["auto"] = "auto"
     """Step length; "auto" is 0.08, or the inverse of the measured Lipschitz constant where 0.08 would diverge."""
     class_weight: Literal["balanced"] | None = None
+    """'balanced' weighs each class by the inverse of its share."""
     ensemble_size: int = 9
     """How many of the best candidates form the mean probability and its spread (R17)."""
 
@@ -104,10 +109,13 @@ class SegmentSettings:
     """From probability to mask (R28, R29)."""
 
     smooth_z_radius: int = 1
+    """Moving mean of the probability over this many slices on either side."""
     connectivity: int = 26
+    """Neighbourhood of components: 6, 18 or 26."""
     min_voxels: int = 200
     """Components strictly smaller are dust."""
     hysteresis: bool = True
+    """Keep what passes the low threshold only where it touches what passes the high one."""
 
     def __post_init__(self) -> None:
         _require("segment.smooth_z_radius", self.smooth_z_radius, self.smooth_z_radius >= 0, "0 or more slices")
@@ -127,6 +135,7 @@ class RunConfig:
     """
 
     seed: int = 0
+    """Seed of sampling, split, bootstrap and initialisation."""
     n_threads: int | None = None
     """Threads of the kernels; none is all cores. The result does not depend on it."""
     cache_gib: float = 8.0
