@@ -15,9 +15,9 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+from vesu.data.phantom import dress
 
 import vesu
-from vesu.data.phantom import dress
 from vesu.run import stages
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2,))
@@ -63,7 +63,9 @@ def held_out_scores(data: Path, run: Path) -> list[dict[str, object]]:
         known = label != 2
         for name, mask in masks.items():
             row = {"volume": path.stem, "who": name, **stages.scores(mask, label)}
-            rows.append(row | {"density": float(mask[known].mean()), "density_label": float((label[known] == 1).mean())})
+            rows.append(
+                row | {"density": float(mask[known].mean()), "density_label": float((label[known] == 1).mean())}
+            )
     return rows
 
 
