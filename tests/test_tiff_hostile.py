@@ -162,9 +162,9 @@ def test_a_file_cut_anywhere_is_refused(compression: str, bigtiff: bool) -> None
                 volume = decode_volume(file[:size])
             except FormatError:
                 refused += 1
-            else:  # only padding and codes after the last pixel may be missing
+            else:  # only what lies behind the last pixel may be missing
                 np.testing.assert_array_equal(volume, data)
-        assert refused >= len(file) - 10
+        assert refused >= len(file) - 20
 
 
 # R03
