@@ -88,7 +88,7 @@ class ContentCheck:
 
 def _histogram(volume: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
     """Values that occur, ascending, and how often; plane by plane, so that nothing of the volume's size is made."""
-    counts = np.zeros(np.iinfo(volume.dtype).max + 1, np.int64)
+    counts = np.zeros(1 << 8 * volume.dtype.itemsize, np.int64)
     for plane in volume:
         counts += np.bincount(plane.ravel(), minlength=counts.size)
     values = np.flatnonzero(counts)

@@ -44,15 +44,16 @@ class PreflightReport:
     Attributes
     ----------
     findings : tuple of Finding
-    checked_pairs, checked_tests : tuple of str
-        Ids of the volumes that were decoded; headers were checked for all.
+    checked_pairs, checked_tests : int
+        How many were decoded; headers were checked for all.
     volumes : tuple of VolumeCheck
+        What was measured on each decoded volume.
     seconds : float
     """
 
     findings: tuple[Finding, ...]
-    checked_pairs: tuple[str, ...]
-    checked_tests: tuple[str, ...]
+    checked_pairs: int
+    checked_tests: int
     volumes: tuple[VolumeCheck, ...]
     seconds: float
 
