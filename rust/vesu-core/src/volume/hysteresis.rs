@@ -45,7 +45,7 @@ pub fn hysteresis(
 }
 
 fn check_thresholds(low: f32, high: f32) -> Result<()> {
-    let top = 1.0f32.next_up();
+    let top = 1.0 + f32::EPSILON; // the next f32 above 1
     for (name, value) in [("low", low), ("high", high)] {
         if !(0.0..=top).contains(&value) {
             return Err(Error::argument(name, value, "a threshold in [0, 1]"));

@@ -79,14 +79,16 @@ fn append_runs(row: &[u8], runs: &mut Vec<Run>, cancel: &Cancel) -> Result<()> {
     for (part, piece) in row.chunks(POLL).enumerate() {
         cancel.check()?;
         let base = part * POLL;
-        let (words, tail) = piece.as_chunks::<64>();
-        for (i, word) in words.iter().enumerate() {
-            scan.word(nonzero_bits(word), (base + 64 * i) as u32, runs);
-        }
-        if !tail.is_empty() {
-            let mut padded = [0; 64];
-            padded[..tail.len()].copy_from_slice(tail);
-            scan.word(nonzero_bits(&padded), (base + 64 * words.len()) as u32, runs);
+        for (i, voxels) in piece.chunks(64).enumerate() {
+            let word = match voxels.try_into() {
+                Ok(whole) => nonzero_bits(whole),
+                Err(_) => {
+                    let mut padded = [0; 64];
+                    padded[..voxels.len()].copy_from_slice(voxels);
+                    nonzero_bits(&padded)
+                }
+            };
+            scan.word(word, (base + 64 * i) as u32, runs);
         }
     }
     if scan.last == 1 {
@@ -150,8 +152,8 @@ fn nonzero_bits(bytes: &[u8; 64]) -> u64 {
 fn nonzero_bits_portable(bytes: &[u8; 64]) -> u64 {
     const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     let mut bits = 0;
-    for (i, eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
-        let eight = u64::from_le_bytes(*eight);
+    for i in 0..8 {
+        let eight = u64::from_le_bytes(std::array::from_fn(|k| bytes[8 * i + k]));
         let nonzero = ((((eight & LOW_BITS) + LOW_BITS) | eight) & !LOW_BITS) >> 7;
         bits |= (nonzero.wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * i);
     }
