@@ -274,14 +274,14 @@ def _edge(k: int) -> float:
 
 def _bins(mode: str, values: Any, above: NDArray[np.int64]) -> NDArray[np.intp]:
     """The edge that each value of a mode stands for in a volume with these counts."""
-    total = int(above[0])
+    levels = np.asarray(values, dtype=np.float64)
     if mode == "quantile":
-        allowed = (1 - np.asarray(values)) * total * (1 + 1e-12)  # 1 - 0.9 is a hair under 0.1
+        allowed = (1 - levels) * above[0] * (1 + 1e-12)  # 1 - 0.9 is a hair under 0.1
         return np.asarray(np.searchsorted(-above, -allowed, side="left"))
     if mode == "ratio":
         low, peak = (_percentile_bin(above, share) for share in (_MEDIAN, _PEAK))
-        return np.asarray(low + np.asarray(values) * (peak - low)).astype(np.intp) + 1
-    return np.rint(np.asarray(values) * N_BINS).astype(np.intp)
+        return (low + levels * (peak - low)).astype(np.intp) + 1
+    return np.asarray(np.rint(levels * N_BINS), dtype=np.intp)
 
 
 def _percentile_bin(above: NDArray[np.int64], share: float) -> int:

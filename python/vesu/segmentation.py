@@ -74,10 +74,10 @@ class SegmentConfig:
                 raise ArgumentError(f"{name}: got {value!r}; accepted: a whole number, 0 or more")
         if not isinstance(self.rule, ThresholdRule):
             raise ArgumentError(f"rule: got {type(self.rule).__name__}; accepted: ThresholdRule")
-        low, high = self.density_range
-        if not 0 <= low <= high <= 1:
+        limits = tuple(float(limit) for limit in self.density_range)  # a list when read back from JSON
+        if len(limits) != 2 or not 0 <= limits[0] <= limits[1] <= 1:
             raise ArgumentError(f"density_range: got {self.density_range!r}; accepted: 0 <= low <= high <= 1")
-        object.__setattr__(self, "density_range", (float(low), float(high)))  # a list when read back from JSON
+        object.__setattr__(self, "density_range", limits)
 
 
 @dataclass(frozen=True)
