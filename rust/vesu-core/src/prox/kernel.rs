@@ -1,18 +1,19 @@
 //! The fused pass over one block of samples: margins of all candidates, sigmoid and loss, weighted residual, gradient.
 //!
-//! Candidates stand in SIMD lanes, three vectors (a *group*) at a time; a tile of four samples by three vectors keeps
+//! Candidates stand in SIMD lanes, two vectors (a *group*) at a time; a tile of six samples by two vectors keeps
 //! twelve accumulators in registers. The residuals of a group stay in the first-level cache and are used at once for
 //! the group's gradient. Arrays that hold several rows of lanes are group-major: group, row, lane.
 
 use super::simd::{Isa, Simd};
 
-/// Vectors of one register tile, samples of a margin tile, rows of a gradient tile: 3 x 4 accumulators, 3 + 1 operands.
-const GROUP: usize = 3;
-const TILE: usize = 4;
+/// Vectors of a register tile; samples of a margin tile and most rows of a gradient tile. 2 x 6 accumulators and 2 + 1
+/// operands leave one of AVX2's sixteen registers free: with 3 x 4 the compiler spilled an accumulator.
+const GROUP: usize = 2;
+const TILE: usize = 6;
 
 /// Samples of a block: rows, residuals and weights of one group fit the first-level cache together.
 pub fn block_len(row_width: usize) -> usize {
-    if row_width <= 48 { 128 } else { 64 }
+    if row_width <= 48 { 120 } else { 60 }
 }
 
 /// Where each candidate stands.
@@ -137,10 +138,10 @@ impl Lanes {
                     residuals: scratch.residuals.as_mut_ptr().add(residuals),
                     sums: sums.as_mut_ptr().add(lane * n_rows),
                 };
-                match (self.n_vectors - first).min(GROUP) {
-                    3 => group.run::<V, 3, GRADIENT>(),
-                    2 => group.run::<V, 2, GRADIENT>(),
-                    _ => group.run::<V, 1, GRADIENT>(),
+                if first + GROUP <= self.n_vectors {
+                    group.run::<V, GROUP, GRADIENT>();
+                } else {
+                    group.run::<V, 1, GRADIENT>();
                 }
             }
         }
@@ -200,16 +201,18 @@ impl Group {
             if !GRADIENT {
                 return add_lanes(loss, self.sums);
             }
-            let mut row = 0;
-            while row + TILE <= self.width {
-                self.gradient_tile::<V, N, TILE>(row);
-                row += TILE;
-            }
-            match self.width - row {
-                3 => self.gradient_tile::<V, N, 3>(row),
-                2 => self.gradient_tile::<V, N, 2>(row),
-                1 => self.gradient_tile::<V, N, 1>(row),
-                _ => {}
+            // Tiles of nearly equal height: a thin last one would wait on its few accumulators.
+            let n_tiles = self.width.div_ceil(TILE);
+            for tile in 0..n_tiles {
+                let row = tile * self.width / n_tiles;
+                match (tile + 1) * self.width / n_tiles - row {
+                    6 => self.gradient_tile::<V, N, 6>(row),
+                    5 => self.gradient_tile::<V, N, 5>(row),
+                    4 => self.gradient_tile::<V, N, 4>(row),
+                    3 => self.gradient_tile::<V, N, 3>(row),
+                    2 => self.gradient_tile::<V, N, 2>(row),
+                    _ => self.gradient_tile::<V, N, 1>(row),
+                }
             }
             add_lanes(loss, self.sums.add(self.width * N * V::LANES));
         }
