@@ -196,7 +196,15 @@ class _Run:
 
     def _preflight(self, inventory: Inventory) -> None:
         with self._phase("preflight", 1) as phase:
-            report = preflight(inventory, work_dir=self.folder, cache_dir=self.cache_folder, seed=self.config.seed)
+            report = preflight(
+                inventory,
+                work_dir=self.folder,
+                cache_dir=self.cache_folder,
+                need_train=True,
+                need_tests=True,
+                seed=self.config.seed,
+                n_threads=self.config.n_threads,
+            )
             write_json_atomic(self.folder / "preflight.json", report.to_json())
             for finding in report.findings:
                 self.log.emit(
@@ -210,7 +218,12 @@ class _Run:
             phase.advance(1)
 
     def _load(self, inventory: Inventory) -> dict[str, stages.SourceIds]:
-        self.cache = ArrayCache(self.cache_folder, max_bytes=int(self.config.cache_gib * 2**30))
+        self.cache = ArrayCache(
+            self.cache_folder,
+            max_bytes=int(self.config.cache_gib * 2**30),
+            events=self.log.emit,
+            n_threads=self.config.n_threads,
+        )
         with self._phase("load", len(inventory.pairs)) as phase:
             ids = {}
             for pair in inventory.pairs:
@@ -325,7 +338,7 @@ class _Run:
         )
 
     def _package(self, inventory: Inventory) -> SubmissionReport:
-        expected = {test.volume_id: inventory.infos[test.image].shape for test in inventory.tests}
+        expected = inventory.test_shapes
         with self._phase("package", 1) as phase:
             masks = ((name, read_volume(self.folder / "masks" / f"{name}.tif")) for name in sorted(expected))
             report = write_submission(self.folder / "submission.zip", masks, expected=expected)
