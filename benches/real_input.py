@@ -15,9 +15,9 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+from vesu.data.phantom import dress
 
 import vesu
-from vesu.data.phantom import dress
 from vesu.run import stages
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2,))
@@ -63,7 +63,9 @@ def held_out_scores(data: Path, run: Path) -> list[dict[str, object]]:
         known = label != 2
         for name, mask in masks.items():
             row = {"volume": path.stem, "who": name, **stages.scores(mask, label)}
-            rows.append(row | {"density": float(mask[known].mean()), "density_label": float((label[known] == 1).mean())})
+            rows.append(
+                row | {"density": float(mask[known].mean()), "density_label": float((label[known] == 1).mean())}
+            )
     return rows
 
 
@@ -74,8 +76,19 @@ def show(rows: list[dict[str, object]]) -> None:
 
 def segment_real_ct(ct: Path, model: Path, out: Path) -> None:
     """The real chunk through the command line, and a picture of it (for the eye, never for the history)."""
-    command = [sys.executable, "-m", "vesu", "segment", str(ct), "--model", str(model), "--out", str(out / "ct_mask.tif"),
-               "--probability", str(out / "ct_probability.tif")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "vesu",
+        "segment",
+        str(ct),
+        "--model",
+        str(model),
+        "--out",
+        str(out / "ct_mask.tif"),
+        "--probability",
+        str(out / "ct_probability.tif"),
+    ]
     start = time.monotonic()
     print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
     print(f"vesu segment {ct.name}: {time.monotonic() - start:.1f} s")
@@ -118,8 +131,10 @@ def main() -> None:
         folder = arguments.out / f"train_{train.stem}"
         layout = prepare(folder / "data", train, held_out, arguments.n_train, arguments.n_test)
         result = vesu.run(layout, folder / "run", config=vesu.load_config(environment={}), display="none")
-        print(f"trained on {train.stem}, held out {held_out.stem}: {result.summary['elapsed_s']:.0f} s, phases "
-              + ", ".join(f"{phase['name']} {phase['seconds']:.1f}" for phase in result.summary["phases"]))  # fmt: skip
+        print(
+            f"trained on {train.stem}, held out {held_out.stem}: {result.summary['elapsed_s']:.0f} s, phases "
+            + ", ".join(f"{phase['name']} {phase['seconds']:.1f}" for phase in result.summary["phases"])
+        )
         show(held_out_scores(layout, folder / "run"))
     segment_real_ct(data / "ct" / "scroll1_256.tif", arguments.out / f"train_{first.stem}" / "run", arguments.out)
     check_real_prediction(data / "predictions" / "1407735_transunet.tif", arguments.out)

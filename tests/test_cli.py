@@ -91,8 +91,20 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 def test_ctrl_c_ends_a_run_quickly_with_130(dataset: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vesu", "run", str(dataset), "--out", str(tmp_path / "run"), "--quiet",
-               "--set", "sampling.voxels_per_volume=60000", "--set", "search.meta_neurons=200"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "vesu",
+        "run",
+        str(dataset),
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+        "--set",
+        "sampling.voxels_per_volume=60000",
+        "--set",
+        "search.meta_neurons=200",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "VESU_NUM_THREADS": "2"})
     log = tmp_path / "run" / "events.jsonl"
     deadline = time.monotonic() + 60

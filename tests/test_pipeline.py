@@ -20,9 +20,7 @@ def events(result: RunResult, name: str) -> list[dict[str, object]]:
 
 def test_the_zip_holds_a_valid_mask_for_every_test_volume(finished: RunResult, dataset: Path) -> None:  # R04 R05
     report = vesu.check_submission(finished.folder / "submission.zip", dataset / "test_images")
-    assert [member.volume_id for member in report.members] == [
-        test.volume_id for test in vesu.discover(dataset).tests
-    ]
+    assert [member.volume_id for member in report.members] == [test.volume_id for test in vesu.discover(dataset).tests]
     assert all(0 < member.ink_ratio < 0.5 for member in report.members)
 
 
@@ -175,4 +173,6 @@ def test_a_phase_not_asked_for_weighs_nothing(dataset: Path, small_config: vesu.
 
 def test_the_zip_is_deflated_at_the_root(finished: RunResult) -> None:  # R05
     with zipfile.ZipFile(finished.folder / "submission.zip") as archive:
-        assert all(info.compress_type == zipfile.ZIP_DEFLATED and "/" not in info.filename for info in archive.infolist())
+        assert all(
+            info.compress_type == zipfile.ZIP_DEFLATED and "/" not in info.filename for info in archive.infolist()
+        )

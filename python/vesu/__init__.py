@@ -41,7 +41,7 @@ _HOME = {
 }
 _MODULES = ("config", "data", "ledger", "report", "volume")
 
-__all__ = ["VesuError", "__version__", *_HOME, *_MODULES, "run"]  # noqa: PLE0604
+__all__ = ["VesuError", "__version__", *_HOME, *_MODULES, "run"]
 
 
 def __getattr__(name: str) -> Any:

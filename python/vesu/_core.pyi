@@ -28,10 +28,43 @@ def tiff_encode(volume: NDArray[Any], compression: str, n_threads: int | None = 
 def tiff_write(path: str, volume: NDArray[Any], compression: str, n_threads: int | None = None) -> None: ...
 
 # ---- features ----
+def feature_families() -> list[str]: ...
+def feature_plan(scales: list[float], families: list[str]) -> tuple[list[str], int]: ...
+def extract_features(
+    volume: NDArray[Any],
+    scales: list[float],
+    families: list[str],
+    normalise: bool,
+    z_range: tuple[int, int] | None,
+    max_bytes: int,
+    n_threads: int | None = None,
+) -> NDArray[np.float32]: ...
+def gather_features(
+    values: NDArray[np.float32], flat_index: NDArray[np.int64], n_threads: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+def feature_moments(
+    x: NDArray[np.float32], n_threads: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 
 # ---- prox ----
 
 # ---- volume ----
+def connected_components(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
+) -> tuple[NDArray[np.uint32], int]: ...
+def component_sizes(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
+) -> NDArray[np.int64]: ...
+def remove_dust(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], min_voxels: int, connectivity: int, n_threads: int | None = None
+) -> tuple[NDArray[np.uint8], int, int]: ...
+def hysteresis(
+    probability: NDArray[np.float32], low: float, high: float, connectivity: int, n_threads: int | None = None
+) -> tuple[NDArray[np.uint8], int, int]: ...
+def smooth_z(volume: NDArray[np.float32], radius: int, n_threads: int | None = None) -> NDArray[np.float32]: ...
+def probability_histogram(
+    probability: NDArray[np.float32], label: NDArray[np.uint8] | None, n_bins: int, n_threads: int | None = None
+) -> NDArray[np.int64]: ...
 
 # ---- ledger ----
 class LedgerLog:

@@ -59,8 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(demo)
 
     run = _command(commands, "run", _run, "train on a competition folder, segment its test volumes, package the zip")
-    run.add_argument("data", nargs="?", type=Path, help="folder with train_images/, train_labels/, test_images/; "
-                     "default: looked for under /kaggle/input in every mount style")  # fmt: skip
+    run.add_argument(
+        "data",
+        nargs="?",
+        type=Path,
+        help="folder with train_images/, train_labels/, test_images/; "
+        "default: looked for under /kaggle/input in every mount style",
+    )
     run.add_argument("--out", type=Path, default=Path("run"), help="run folder (default: run)")
     run.add_argument("--cache", type=Path, help="folder of decoded volumes and features (default: OUT/cache)")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -104,8 +109,13 @@ def _command(commands, name, function, text):  # type: ignore[no-untyped-def]  #
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="TOML file (docs/configuration.md lists the keys)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="one setting, such as search.meta_neurons=12; may be repeated")  # fmt: skip
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, such as search.meta_neurons=12; may be repeated",
+    )
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -130,15 +140,17 @@ def _execute(arguments: argparse.Namespace, data: Path | None, display: str) -> 
     cache = getattr(arguments, "cache", None)
     result = vesu.run(data, arguments.out, config=config, display=display, cache=cache)  # type: ignore[arg-type]
     summary = result.summary
-    validation, search = summary["validation"], summary["search"]
-    print(f"search      {search['candidates']} candidates x {search['max_iter']} iterations on {search['samples']} voxels "
-          f"in {search['seconds']:.1f} s")  # fmt: skip
-    print(f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on {len(validation['volumes'])} "
-          f"held-out volumes (intensity quantile: F1 {validation['baselines']['intensity_quantile']['f1']:.3f})")  # fmt: skip
-    print(f"submission  {result.submission.path} is valid: {len(result.submission.members)} masks, "
-          f"sha256 {result.submission.sha256[:16]}...")  # fmt: skip
-    print(f"evidence    {result.folder / 'events.jsonl'}: {summary['ledger']['entries']} entries, "
-          f"root {summary['ledger']['root'][:16]}...")  # fmt: skip
+    validation, search, ledger = summary["validation"], summary["search"], summary["ledger"]
+    baseline = validation["baselines"]["intensity_quantile"]["f1"]
+    size = f"{search['candidates']} candidates x {search['max_iter']} iterations on {search['samples']} voxels"
+    sealed = f"{len(result.submission.members)} masks, sha256 {result.submission.sha256[:16]}..."
+    print(f"search      {size} in {search['seconds']:.1f} s")
+    print(
+        f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on "
+        f"{len(validation['volumes'])} held-out volumes (intensity quantile: F1 {baseline:.3f})"
+    )
+    print(f"submission  {result.submission.path} is valid: {sealed}")
+    print(f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}...")
     print(f"report      {result.report or 'skipped: pip install vesu[report]'}")
     print(f"elapsed     {summary['elapsed_s']:.1f} s")
 
@@ -175,8 +187,10 @@ def _segment(arguments: argparse.Namespace) -> None:
     if arguments.probability:
         write_volume(arguments.probability, prediction.probability)
     low, high = result.thresholds.low, result.thresholds.high
-    print(f"{arguments.out}: {result.diagnostics.ink_ratio_global:.4f} of the voxels are surface "
-          f"(thresholds {low:.3f} / {high:.3f})")  # fmt: skip
+    print(
+        f"{arguments.out}: {result.diagnostics.ink_ratio_global:.4f} of the voxels are surface "
+        f"(thresholds {low:.3f} / {high:.3f})"
+    )
 
 
 def _check_submission(arguments: argparse.Namespace) -> None:

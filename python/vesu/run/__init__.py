@@ -1,6 +1,6 @@
 """The run: the only part of vesu that knows the whole staircase.
 
-``vesu.run`` is the function below, ``vesu.run.pipeline`` and its neighbours are reached by ``from vesu.run.x import y``.
+``vesu.run`` is the function below; its neighbours are reached by ``from vesu.run.pipeline import ...``.
 """
 
 from pathlib import Path

@@ -14,7 +14,7 @@ from vesu.data.storage import write_json_atomic
 from vesu.errors import ArgumentError, FileError, FormatError
 from vesu.features import FeatureSpec, extract_features
 from vesu.grid_search import ProxFitModel
-from vesu.segmentation import SegmentConfig, Segmentation, segment
+from vesu.segmentation import Segmentation, SegmentConfig, segment
 
 __all__ = ["SurfaceModel", "VolumePrediction"]
 

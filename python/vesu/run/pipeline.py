@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from vesu import _core
 from vesu.config import RunConfig
 from vesu.data.cache import ArrayCache
 from vesu.data.discover import Inventory, Pair, TestVolume, discover
 from vesu.data.preflight import preflight
-from vesu.data.storage import atomic_write, write_json_atomic
+from vesu.data.storage import write_json_atomic
 from vesu.data.volumes import read_volume, write_volume
 from vesu.errors import FileError, VesuError
 from vesu.features import FeatureSpec
@@ -26,10 +24,11 @@ from vesu.ledger import verify
 from vesu.run import evidence, stages
 from vesu.run.clock import Clock
 from vesu.run.events import EventLog
-from vesu.run.model import SurfaceModel, VolumePrediction
+from vesu.run.model import SurfaceModel
+from vesu.run.outputs import diagnostics_entry, finite, submission_entry, write_views
 from vesu.run.plan import PHASES, Split, phase_weights, split_pairs
 from vesu.run.progress import Phase, Progress
-from vesu.segmentation import SegmentConfig, Segmentation, segment
+from vesu.segmentation import SegmentConfig, segment
 from vesu.submission import SubmissionReport, write_submission
 
 __all__ = ["RunResult", "execute"]
@@ -87,6 +86,8 @@ def _clean_folder(folder: Path) -> Path:
                 shutil.rmtree(old)
             else:
                 old.unlink(missing_ok=True)
+        for name in ("segment", "masks"):
+            (folder / name).mkdir()
     except OSError as error:
         raise FileError(error.errno, error.strerror, str(folder)) from error
     return folder
@@ -145,7 +146,7 @@ class _Run:
             rows = self._features(inventory, ids)
             training = self._train_data(rows, split)
             grid = self._fit(training)
-            model, validation = self._segment(inventory, split, ids, training, grid)
+            validation = self._segment(inventory, split, ids, training, grid)
             submission = self._package(inventory)
         summary = {
             "run_id": self.log.run_id,
@@ -168,7 +169,7 @@ class _Run:
             },
             "search": self._search_entry(training, grid),
             "validation": validation,
-            "submission": _submission_entry(submission),
+            "submission": submission_entry(submission),
         }
         self.log.emit("RUN_END", elapsed_s=summary["elapsed_s"], submission_sha256=submission.sha256)
         self.log.sync()
@@ -259,8 +260,8 @@ class _Run:
 
             grid = stages.fit_grid(data, self.config, on_iteration)
             rows = [dict(zip(grid.leaderboard_.dtype.names, row, strict=True)) for row in grid.leaderboard_.tolist()]
-            write_json_atomic(self.folder / "leaderboard.json", [_finite(row) for row in rows])
-            self.log.emit("SEARCH_DONE", best=_finite(rows[0]), **self._search_entry(data, grid))
+            write_json_atomic(self.folder / "leaderboard.json", [finite(row) for row in rows])
+            self.log.emit("SEARCH_DONE", best=finite(rows[0]), **self._search_entry(data, grid))
             return grid
 
     def _search_entry(self, data: stages.TrainingSet, grid: ElasticNetLogisticGrid) -> dict[str, Any]:
@@ -283,7 +284,7 @@ class _Run:
         ids: dict[str, stages.SourceIds],
         data: stages.TrainingSet,
         grid: ElasticNetLogisticGrid,
-    ) -> tuple[SurfaceModel, dict[str, Any]]:
+    ) -> dict[str, Any]:
         chosen = split.validation[:CALIBRATION_VOLUMES]
         with self._phase("segment", len(chosen) + len(inventory.tests)) as phase:
             self.log.emit("CALIBRATION_VOLUMES", used=len(chosen), held_out=len(split.validation))
@@ -297,7 +298,7 @@ class _Run:
             for test in inventory.tests:
                 self._segment_volume(test, model)
                 phase.advance(1)
-            return model, validation
+            return validation
 
     def _cached_pair(self, pair: Pair, ids: stages.SourceIds) -> tuple[Any, Any]:
         threads = self.config.n_threads
@@ -340,57 +341,3 @@ class _Run:
         except ImportError as error:  # the run itself is whole: say what is missing, keep the zip
             self.log.emit("REPORT_SKIPPED", message=str(error))
             return None
-
-
-def diagnostics_entry(volume_id: str, result: Segmentation) -> dict[str, Any]:
-    """The content of ``segment/ID.json`` (R30)."""
-    return {
-        "volume_id": volume_id,
-        "shape": list(result.mask.shape),
-        "thresholds": {"low": result.thresholds.low, "high": result.thresholds.high},
-        **result.diagnostics.to_json(),
-        "steps": [
-            {key: getattr(step, key) for key in ("name", "voxels_before", "voxels_after", "seconds")}
-            for step in result.steps
-        ],
-        "truth": None,
-    }
-
-
-def write_views(path: Path, image: Any, prediction: VolumePrediction, result: Segmentation) -> None:
-    """The slice richest in surface along each axis, for the report."""
-    views: dict[str, Any] = {}
-    scaled = _as_uint8(image)
-    for axis, name in enumerate("zyx"):
-        others = tuple(other for other in range(3) if other != axis)
-        index = int(result.mask.sum(axis=others).argmax())
-        views[f"{name}_index"] = np.int64(index)
-        views[f"{name}_volume"] = scaled.take(index, axis)
-        views[f"{name}_probability"] = prediction.probability.take(index, axis)
-        views[f"{name}_mask"] = result.mask.take(index, axis)
-        views[f"{name}_uncertainty"] = prediction.uncertainty.take(index, axis)
-    with atomic_write(path) as file:
-        np.savez_compressed(file, **views)
-
-
-def _as_uint8(image: Any) -> Any:
-    if image.dtype == np.uint8:
-        return image
-    low, high = float(image.min()), float(image.max())
-    return ((image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()}
-
-
-def _submission_entry(report: SubmissionReport) -> dict[str, Any]:
-    return {
-        "path": report.path.name,
-        "sha256": report.sha256,
-        "n_bytes": report.n_bytes,
-        "members": [
-            {"name": member.name, "shape": list(member.shape), "ink_ratio": member.ink_ratio}
-            for member in report.members
-        ],
-    }
