@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from reference_data import digest_array
 
+from reference_data import digest_array
 from vesu import _core
 from vesu.errors import ArgumentError, FileError, FormatError
 
@@ -85,7 +85,7 @@ def test_ctrl_c_stops_a_long_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("array", [np.array([None]), np.array(["text"]), np.zeros(2, "M8[s]"), [1, 2], None])
 def test_what_is_no_array_of_numbers_is_refused(array: object) -> None:
-    with pytest.raises(ArgumentError, match="array: got .*; accepted: a numpy array"):
+    with pytest.raises(ArgumentError, match=r"array: got .*; accepted: a numpy array"):
         _core.blake3_array(array)  # type: ignore[arg-type]
 
 

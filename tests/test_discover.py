@@ -4,6 +4,9 @@ import io
 import json
 import os
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,8 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference_data import label, rows, volume, write, write_layout
 
+from reference_data import label, rows, volume, write, write_layout
 from vesu.data.discover import Inventory, discover
 from vesu.errors import DataError
 
@@ -218,6 +221,16 @@ def test_progress_is_told_for_every_header(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     discover(write_layout(tmp_path), on_progress=lambda done, total: told.append((done, total)))
     assert told == [(done, 7) for done in range(1, 8)]
+
+
+def test_ctrl_c_is_answered_within_half_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_layout(tmp_path, train=[f"{n:03}" for n in range(100)])
+    monkeypatch.setattr("vesu.data.discover.inspect_volume", lambda _: time.sleep(0.1))
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        discover(root)
+    assert time.monotonic() - start < 0.2 + 0.5
 
 
 def tiny() -> bytes:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from reference_data import label, rows, volume, write, write_layout
 
+from reference_data import label, rows, volume, write, write_layout
 from vesu.data import machine
 from vesu.data.content import ContentCheck
 from vesu.data.discover import discover

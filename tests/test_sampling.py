@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from reference_data import eligible, expected_shares
 
+from reference_data import eligible, expected_shares
 from vesu.data.sampling import coverage, sample_voxels
 from vesu.errors import ArgumentError, DataError
 
@@ -55,7 +55,7 @@ def test_the_draw_depends_on_seed_volume_and_draw_number_only() -> None:
     assert len(set(draws)) == len(draws)
     again = [sample_voxels(label, 200, seed=s, volume_id=v, draw=d).tobytes() for s, v, d in reversed(settings_)]
     assert again[::-1] == draws
-    np.random.seed(5)  # noqa: NPY002: the global state must not matter
+    np.random.seed(5)  # noqa: NPY002 (the global state must not matter)
     assert sample_voxels(np.asfortranarray(label), 200, seed=0, volume_id="a").tobytes() == draws[0]
 
 
