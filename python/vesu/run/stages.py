@@ -75,7 +75,12 @@ def sampled_rows(pair: Pair, ids: SourceIds, spec: FeatureSpec, config: RunConfi
         image = cached_volume(pair.image, ids.image, cache, config.n_threads)
         label = cached_volume(pair.label, ids.label, cache, config.n_threads)
         index = sample_voxels(
-            label, sampling.voxels_per_volume, seed=config.seed, volume_id=pair.volume_id, margin=sampling.margin
+            label,
+            sampling.voxels_per_volume,
+            seed=config.seed,
+            volume_id=pair.volume_id,
+            margin=sampling.margin,
+            allow_single_class=True,  # a chunk without a surface still teaches what background looks like
         )
         features = extract_features(image, spec, n_threads=config.n_threads)
         x, g = gather(features, index)
