@@ -87,7 +87,9 @@ class SmoothField:
         return out
 
 
-def periodic_texture(shape: tuple[int, int, int], sigma: tuple[float, float, float], rng: np.random.Generator) -> Float32:
+def periodic_texture(
+    shape: tuple[int, int, int], sigma: tuple[float, float, float], rng: np.random.Generator
+) -> Float32:
     """White noise under an anisotropic Gaussian, periodic in all axes, mean 0 and variance 1.
 
     ``sigma`` is the Gaussian's deviation per axis in samples. Drawn in Fourier space: one inverse transform.

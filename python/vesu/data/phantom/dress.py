@@ -301,7 +301,11 @@ def _cracks(smooth: _Fields, planes: tuple[int, int], params: DressParams) -> Fl
     """Dark thin surfaces across the sheets, in some regions."""
     if params.crack_density == 0:
         return np.zeros((planes[1] - planes[0], 1, 1), np.float32)
-    level = np.float32(np.log((1 - params.crack_density) / params.crack_density) / 1.702) if params.crack_density < 1 else -3
+    level = (
+        np.float32(np.log((1 - params.crack_density) / params.crack_density) / 1.702)
+        if params.crack_density < 1
+        else -3
+    )
     region = np.clip(2 * (smooth.cracked_region.slab(*planes) - level), 0, 1)
     line = np.clip(1 - np.abs(smooth.crack.slab(*planes)) * 9, 0, 1)
     return np.asarray(0.6 * (params.papyrus - params.air) * region * line, np.float32)
@@ -322,9 +326,7 @@ def _add_inclusions(volume: Float32, rng: np.random.Generator, params: DressPara
             hi = np.minimum(np.ceil(centre + radii) + 1, volume.shape).astype(int)
             if (hi <= lo).any():
                 continue
-            z, y, x = (
-                (np.arange(a, b) - c) / r for a, b, c, r in zip(lo, hi, centre, radii, strict=True)
-            )
+            z, y, x = ((np.arange(a, b) - c) / r for a, b, c, r in zip(lo, hi, centre, radii, strict=True))
             inside = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 < 1
             box = volume[lo[0] : hi[0], lo[1] : hi[1], lo[2] : hi[2]]
             box[inside] = np.maximum(box[inside], np.float32(params.papyrus + bright))

@@ -150,9 +150,7 @@ def _draw_axis(shape: tuple[int, int, int], seed: int, params: ScrollParams) -> 
     azimuth, tilt_azimuth = rng.uniform(0, 2 * math.pi, 2)
     distance = rng.uniform(0.6, 3.0) * max(shape) if params.axis_distance is None else params.axis_distance
     tilt = math.radians(params.axis_tilt_deg)
-    axis = np.array(
-        [math.cos(tilt), math.sin(tilt) * math.cos(tilt_azimuth), math.sin(tilt) * math.sin(tilt_azimuth)]
-    )
+    axis = np.array([math.cos(tilt), math.sin(tilt) * math.cos(tilt_azimuth), math.sin(tilt) * math.sin(tilt_azimuth)])
     outward = np.array([0.0, math.cos(azimuth), math.sin(azimuth)])
     outward -= outward @ axis * axis
     outward /= np.linalg.norm(outward)
@@ -226,9 +224,7 @@ def _surfaces(
     return (on_sheet & (tear < 0)).astype(np.uint8), wrap, on_sheet & (tear >= 0)
 
 
-def _look_up(
-    sheet: _Sheet, winding: Float32, radius: Float32, first_plane: int
-) -> tuple[Float32, Float32, Float32]:
+def _look_up(sheet: _Sheet, winding: Float32, radius: Float32, first_plane: int) -> tuple[Float32, Float32, Float32]:
     """Bilinear offset, its squared slope per voxel, and tear at (winding angle, z)."""
     column = (winding - np.float32(sheet.first_turn)) / np.float32(sheet.step)
     column = np.clip(column, 0, sheet.offset.shape[1] - 1.001)
