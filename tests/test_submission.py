@@ -288,7 +288,7 @@ def test_mutated_archives_never_crash(tmp_path: Path) -> None:
     seed = archive(good())
     path = tmp_path / "a.zip"
     refused = 0
-    for _ in range(1000):
+    for _ in range(600):
         mutant = bytearray(seed)
         for _ in range(rng.integers(1, 4)):
             mutant[rng.integers(0, len(mutant))] = rng.integers(0, 256)
@@ -299,7 +299,7 @@ def test_mutated_archives_never_crash(tmp_path: Path) -> None:
             refused += 1
         except VesuError as error:
             raise AssertionError(error) from error
-    assert refused > 500
+    assert refused > 300
 
 
 # R04

@@ -100,6 +100,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "array of 2^32 values": (
         reference.tiff([[(256, 4, 1, 4), (257, 4, 1, 4), (258, 3, 1, 8), (273, 4, BIG, 8)]]),
+        f"has {BIG} values",
+    ),
+    "array of 2^20 values": (
+        reference.tiff([[(256, 4, 1, 4), (257, 4, 1, 4), (258, 3, 1, 8), (273, 4, 2**20, 8)]]),
         "claim more bytes than the file holds",
     ),
     "two widths": (reference.tiff([[(256, 3, 2, 4)]]), "ImageWidth has 2 values"),
@@ -172,7 +176,7 @@ def test_mutated_files_never_crash() -> None:
     rng = np.random.default_rng(20)
     seeds = fuzz_seeds()
     outcomes = {"read": 0, "refused": 0}
-    for i in range(6000):
+    for i in range(4000):
         mutant = mutate(bytearray(seeds[i % len(seeds)]), rng)
         try:
             inspect_bytes(mutant)
@@ -180,7 +184,7 @@ def test_mutated_files_never_crash() -> None:
             outcomes["read"] += 1
         except (FormatError, MemoryLimitError):
             outcomes["refused"] += 1
-    assert min(outcomes.values()) > 500  # the mutants reach both the headers and the pixels
+    assert min(outcomes.values()) > 300  # the mutants reach both the headers and the pixels
 
 
 def fuzz_seeds() -> list[bytes]:
