@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod error;
 pub mod features;
 pub mod ledger;
+pub mod pages;
 pub mod prox;
 pub mod tiff;
 pub mod volume;
