@@ -129,7 +129,7 @@ def _sample_normals(smooth: Float32) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 def _canonical(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     """The vector or its opposite, its largest component positive: eigenvectors have no sign of their own."""
-    return vector * np.sign(vector[np.argmax(np.abs(vector))])
+    return np.asarray(vector * np.sign(vector[np.argmax(np.abs(vector))]))
 
 
 def _side(smooth: Float32, frame: LayerFrame, start: int, stop: int) -> Float32:
@@ -138,7 +138,9 @@ def _side(smooth: Float32, frame: LayerFrame, start: int, stop: int) -> Float32:
     block = smooth[lo:hi]
     own = slice(start - lo, stop - lo)
     along = np.gradient(block, axis=0)[own] if hi - lo > 1 else np.zeros_like(block)
-    up, right = (np.gradient(block[own], axis=axis) if block.shape[axis] > 1 else np.zeros_like(block[own]) for axis in (1, 2))
+    up, right = (
+        np.gradient(block[own], axis=axis) if block.shape[axis] > 1 else np.zeros_like(block[own]) for axis in (1, 2)
+    )
     if frame.centre is None:
         z, y, x = (np.float32(n) for n in frame.normal)
         dot = z * along + y * up + x * right
