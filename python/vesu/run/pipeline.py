@@ -277,7 +277,7 @@ class _Run:
                 )
 
             grid = stages.fit_grid(data, self.config, on_iteration)
-        rows = [dict(zip(grid.leaderboard_.dtype.names, row, strict=True)) for row in grid.leaderboard_.tolist()]
+        rows = [dict(zip(grid.leaderboard_.dtype.names or (), row, strict=True)) for row in grid.leaderboard_.tolist()]
         write_json_atomic(self.folder / "leaderboard.json", [finite(row) for row in rows])
         self.log.emit("SEARCH_DONE", best=finite(rows[0]), **self._search_entry(data, grid))
         return grid
