@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from test_events import FakeClock
+from test_events import FakeClock, Record
 from vesu import _core
 from vesu.errors import ArgumentError, FileError
 from vesu.ledger import iter_events, verify
@@ -60,18 +60,11 @@ def test_the_number_is_the_sum_of_weights_times_parts(log: EventLog) -> None:  #
 def test_fit_follows_epoch_candidate_and_iteration(log: EventLog) -> None:  # R34
     progress = quiet(log, {"fit": 3, "package": 1})
     seen = []
-    with progress.phase("fit", 77):
-        for epoch, (first, last), iteration in itertools.product(range(2), [(0, 3), (4, 5)], range(1, 4)):
-            progress.train_cursor(
-                epoch=epoch,
-                epochs=2,
-                candidate_first=first,
-                candidate=last,
-                candidates=6,
-                iteration=iteration,
-                max_iter=3,
-            )
-            done = epoch * 18 + first * 3 + (last - first + 1) * iteration
+    with progress.fit(n_epochs=2, n_candidates=6, max_iter=3) as fit:
+        for epoch, first, iteration in itertools.product(range(2), (0, 4), range(1, 4)):
+            block = Record(iteration, n=4 if first == 0 else 2, candidate_first=first)
+            fit.on_record(block, epoch)
+            done = epoch * 18 + first * 3 + block.n * iteration
             assert progress.train_progress_reel == pytest.approx(100 * done / 36)
             seen.append(progress.global_progress_reel)
     assert seen == sorted(seen)
@@ -80,10 +73,9 @@ def test_fit_follows_epoch_candidate_and_iteration(log: EventLog) -> None:  # R3
     assert [e["global_progress_reel"] for e in cursors] == pytest.approx(seen)
     assert cursors[4]["cursor"] == {
         "phase": "fit",
-        "done": pytest.approx(77 * 16 / 36),
-        "total": 77,
+        "done": 16,
+        "total": 36,
         "epoch": 0,
-        "epochs": 2,
         "candidate_first": 4,
         "candidate_index": 5,
         "candidate_total": 6,
@@ -276,9 +268,6 @@ def test_what_is_refused(log: EventLog) -> None:  # R34
     with pytest.raises(ArgumentError, match="display"):
         Progress(log, {"load": 1}, display="fancy")  # type: ignore[arg-type]
     progress = quiet(log, {"load": 1, "fit": 1})
-    cursor = {"epoch": 0, "epochs": 1, "candidate": 1, "candidates": 2, "iteration": 1, "max_iter": 3}
-    with pytest.raises(ArgumentError, match="outside the phase"):
-        progress.train_cursor(**cursor)
     with progress.phase("load", 1) as load:
         for fraction in (-0.1, 1.1, float("nan")):
             with pytest.raises(ArgumentError, match="fraction"):
@@ -287,10 +276,15 @@ def test_what_is_refused(log: EventLog) -> None:  # R34
     for name, total in [("load", 1.0), ("features", 1.0), ("fit", -1.0), ("fit", float("inf"))]:
         with pytest.raises(ArgumentError), progress.phase(name, total):
             pass
-    with progress.phase("fit", 1) as fit:
-        for bad in ({"epoch": 1}, {"candidate": 2}, {"iteration": 4}, {"candidate_first": 2}, {"max_iter": 0}):
+    for count in ("n_epochs", "n_candidates", "max_iter"):
+        counts = {"n_epochs": 1, "n_candidates": 2, "max_iter": 3, count: 0}
+        with pytest.raises(ArgumentError, match=count), progress.fit(**counts):
+            pass
+    cursor = {"epoch": 0, "candidate_first": 0, "candidate_last": 1, "iteration": 1}
+    with progress.fit(n_epochs=1, n_candidates=2, max_iter=3) as fit:
+        for bad in ({"epoch": 1}, {"candidate_last": 2}, {"iteration": 4}, {"candidate_first": 2}, {"epoch": -1}):
             with pytest.raises(ArgumentError, match="cursor"):
-                progress.train_cursor(**(cursor | bad))
+                fit.at(**(cursor | bad))
         fit.finish("only refused")
 
 
@@ -309,12 +303,12 @@ def test_the_bar_shows_the_four_together(log: EventLog, capsys: pytest.CaptureFi
     pytest.importorskip("tqdm")
     with (
         Progress(log, {"fit": 3, "package": 1}, display="tqdm", clock=FakeClock()) as progress,
-        progress.phase("fit", 1),
+        progress.fit(n_epochs=1, n_candidates=135, max_iter=120) as fit,
     ):
-        progress.train_cursor(epoch=0, epochs=1, candidate=134, candidates=135, iteration=60, max_iter=120)
+        fit.at(epoch=0, candidate_first=0, candidate_last=134, iteration=60)
         progress.beat()
         shown = capsys.readouterr().err.rsplit("\r", 1)[-1]
-        progress.train_cursor(epoch=0, epochs=1, candidate=134, candidates=135, iteration=120, max_iter=120)
+        fit.at(epoch=0, candidate_first=0, candidate_last=134, iteration=120)
     assert " 37.50%|" in shown
     for text in ("global_progress_reel=37.50%", "train_progress_reel=50.00%", "iter 60/120", "remaining_estimate_s="):
         assert text in shown
