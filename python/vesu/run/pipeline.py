@@ -1,14 +1,15 @@
 """One run: discovery, preflight, load, features, search, segmentation, submission, and the evidence beside."""
 
 import dataclasses
+import importlib.util
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from vesu import _core
 from vesu.config import RunConfig
@@ -27,13 +28,11 @@ from vesu.run.events import EventLog
 from vesu.run.model import SurfaceModel
 from vesu.run.outputs import diagnostics_entry, finite, submission_entry, write_views
 from vesu.run.plan import Split, phase_weights, split_pairs
-from vesu.run.progress import PHASES, PhaseProgress, Progress
+from vesu.run.progress import PHASES, Phase, Progress
 from vesu.segmentation import SegmentConfig, segment
 from vesu.submission import SubmissionReport, write_submission
 
 __all__ = ["RunResult", "execute"]
-
-P = TypeVar("P", bound=PhaseProgress)
 
 # What a run leaves in its folder; a repeated run replaces exactly these and touches nothing else.
 OUTPUTS = (
@@ -128,8 +127,10 @@ class _Run:
             config=self.config.to_json(),
             machine=machine,
         )
+        self.can_report = all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2"))
+        if not self.can_report:
+            self.log.emit("REPORT_UNAVAILABLE", message="matplotlib or Jinja2 is missing: pip install vesu[report]")
         self.spec = FeatureSpec(scales=self.config.features.scales)
-        # The phases before the inventory is known get a nominal weight; the real plan follows at once.
         inventory = discover(self.data)
         self.seconds["discovery"] = time.monotonic() - started
         self.weights = phase_weights(inventory, self.config, len(self.spec.names))
@@ -180,15 +181,12 @@ class _Run:
         write_json_atomic(self.folder / "summary.json", summary)
         return RunResult(self.folder, submission, summary, self._report())
 
-    def _phase(self, name: str, units: float) -> AbstractContextManager[PhaseProgress]:
-        return self._timed(name, self.progress.phase(name, units))
-
     @contextmanager
-    def _timed(self, name: str, steps: AbstractContextManager[P]) -> Iterator[P]:
+    def _phase(self, name: str, units: float) -> Iterator[Phase]:
         """A phase with its events, its seconds, and a log that is safe on disk when it ends."""
         start = time.monotonic()
         self.log.emit("PHASE_START", phase=name, device="cpu")
-        with steps as phase:
+        with self.progress.phase(name, units) as phase:
             yield phase
         self.seconds[name] = time.monotonic() - start
         self.log.emit("PHASE_END", phase=name, device="cpu", seconds=self.seconds[name])
@@ -264,15 +262,22 @@ class _Run:
     def _fit(self, data: stages.TrainingSet) -> ElasticNetLogisticGrid:
         search = self.config.search
         n_candidates = search.meta_neurons * len(search.l1) * len(search.l2)
-        steps = self.progress.fit(n_epochs=1, n_candidates=n_candidates, max_iter=search.max_iter)
-        with self._timed("fit", steps) as fit:
+        with self._phase("fit", n_candidates * search.max_iter):
 
             def on_iteration(record: IterationRecord) -> None:
                 self.log.emit_iterations(record, epoch=0)
-                fit.on_record(record, epoch=0)
+                self.progress.train_cursor(
+                    epoch=0,
+                    candidate=record.candidate_last,
+                    candidate_first=record.candidate_first,
+                    iteration=record.iteration,
+                    epochs=1,
+                    candidates=n_candidates,
+                    max_iter=record.max_iter,
+                )
 
             grid = stages.fit_grid(data, self.config, on_iteration)
-        rows = [dict(zip(grid.leaderboard_.dtype.names, row, strict=True)) for row in grid.leaderboard_.tolist()]
+        rows = [dict(zip(grid.leaderboard_.dtype.names or (), row, strict=True)) for row in grid.leaderboard_.tolist()]
         write_json_atomic(self.folder / "leaderboard.json", [finite(row) for row in rows])
         self.log.emit("SEARCH_DONE", best=finite(rows[0]), **self._search_entry(data, grid))
         return grid
@@ -347,10 +352,8 @@ class _Run:
             return report
 
     def _report(self) -> Path | None:
+        if not self.can_report:
+            return None
         from vesu.report import write_report
 
-        try:
-            return write_report(self.folder)
-        except ImportError as error:  # the run itself is whole: say what is missing, keep the zip
-            self.log.emit("REPORT_SKIPPED", message=str(error))
-            return None
+        return write_report(self.folder)

@@ -217,7 +217,8 @@ def calibrate(
 
 def brightest(image: Array, density: float) -> NDArray[np.uint8]:
     """The trivial baseline: the brightest ``density`` share of the voxels is called surface."""
-    return (image > np.quantile(image, 1 - density)).astype(np.uint8)
+    mask: NDArray[np.uint8] = (image > np.quantile(image, 1 - density)).astype(np.uint8)
+    return mask
 
 
 def scores(mask: Array, label: Array) -> dict[str, float]:
