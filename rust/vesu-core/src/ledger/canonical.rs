@@ -36,7 +36,7 @@ pub fn write_json(value: &Value, out: &mut Vec<u8>) {
             }
         },
         Value::String(text) => write_string(text, out),
-        Value::Array(items) => write_array(items, out, |item, out| write_json(item, out)),
+        Value::Array(items) => write_array(items, out, write_json),
         Value::Object(map) => {
             let mut members: Vec<_> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
             let Ok(()) = write_object(&mut members, out, |_, value, out| {
@@ -84,7 +84,7 @@ pub fn close(opening: u8, closing: u8, out: &mut Vec<u8>) {
 
 pub(super) fn sort<V>(members: &mut [(&str, V)]) {
     if members.iter().all(|(key, _)| key.is_ascii()) {
-        members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        members.sort_unstable_by_key(|(key, _)| *key);
     } else {
         members.sort_unstable_by(|(a, _), (b, _)| compare_keys(a, b));
     }
