@@ -85,7 +85,7 @@ fn simd_path(py: Python<'_>, simd: Option<&str>) -> PyResult<&'static str> {
 fn prox_standardise<'py>(
     py: Python<'py>,
     x: &Bound<'py, PyAny>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>)> {
     let samples = Samples::read(x, None, None)?;
     let view = samples.view();
@@ -110,7 +110,7 @@ fn prox_lipschitz<'py>(
     mean: Vec<f64>,
     scale: Vec<f64>,
     class_weight: [f64; 2],
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<f64> {
     let samples = Samples::read(x, Some(y), gradient)?;
     let view = samples.view();
@@ -183,7 +183,7 @@ impl ProxSolver {
         x: &Bound<'py, PyAny>,
         y: &Bound<'py, PyAny>,
         gradient: Option<&Bound<'py, PyAny>>,
-        n_threads: Option<usize>,
+        n_threads: Option<i64>,
     ) -> PyResult<Stats<'py>> {
         let samples = Samples::read(x, Some(y), gradient)?;
         let view = samples.view();
@@ -253,7 +253,7 @@ fn prox_evaluate<'py>(
     params: &Bound<'py, PyAny>,
     thresholds: Vec<f32>,
     simd: Option<&str>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray3<u64>>)> {
     let samples = Samples::read(x, Some(y), gradient)?;
     let params = args::array::<f64>("params", params, 2)?;
@@ -286,7 +286,7 @@ fn prox_predict<'py>(
     scale: Vec<f64>,
     params: &Bound<'py, PyAny>,
     simd: Option<&str>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Floats<'py>, Floats<'py>)> {
     let samples = Samples::read(x, None, gradient)?;
     let params = args::array::<f64>("params", params, 2)?;
@@ -312,7 +312,7 @@ fn prox_predict_volume<'py>(
     scale: Vec<f64>,
     params: &Bound<'py, PyAny>,
     simd: Option<&str>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Floats<'py>, Floats<'py>)> {
     let volume = args::array::<f32>("values", values, 4)?;
     let params = args::array::<f64>("params", params, 2)?;
