@@ -6,10 +6,10 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from vesu import _core
 from vesu.config import RunConfig
@@ -28,11 +28,13 @@ from vesu.run.events import EventLog
 from vesu.run.model import SurfaceModel
 from vesu.run.outputs import diagnostics_entry, finite, submission_entry, write_views
 from vesu.run.plan import Split, phase_weights, split_pairs
-from vesu.run.progress import PHASES, Phase, Progress
+from vesu.run.progress import PHASES, PhaseProgress, Progress
 from vesu.segmentation import SegmentConfig, segment
 from vesu.submission import SubmissionReport, write_submission
 
 __all__ = ["RunResult", "execute"]
+
+P = TypeVar("P", bound=PhaseProgress)
 
 # What a run leaves in its folder; a repeated run replaces exactly these and touches nothing else.
 OUTPUTS = (
@@ -181,12 +183,15 @@ class _Run:
         write_json_atomic(self.folder / "summary.json", summary)
         return RunResult(self.folder, submission, summary, self._report())
 
+    def _phase(self, name: str, units: float) -> AbstractContextManager[PhaseProgress]:
+        return self._timed(name, self.progress.phase(name, units))
+
     @contextmanager
-    def _phase(self, name: str, units: float) -> Iterator[Phase]:
+    def _timed(self, name: str, steps: AbstractContextManager[P]) -> Iterator[P]:
         """A phase with its events, its seconds, and a log that is safe on disk when it ends."""
         start = time.monotonic()
         self.log.emit("PHASE_START", phase=name, device="cpu")
-        with self.progress.phase(name, units) as phase:
+        with steps as phase:
             yield phase
         self.seconds[name] = time.monotonic() - start
         self.log.emit("PHASE_END", phase=name, device="cpu", seconds=self.seconds[name])
@@ -262,19 +267,12 @@ class _Run:
     def _fit(self, data: stages.TrainingSet) -> ElasticNetLogisticGrid:
         search = self.config.search
         n_candidates = search.meta_neurons * len(search.l1) * len(search.l2)
-        with self._phase("fit", n_candidates * search.max_iter):
+        steps = self.progress.fit(n_epochs=1, n_candidates=n_candidates, max_iter=search.max_iter)
+        with self._timed("fit", steps) as fit:
 
             def on_iteration(record: IterationRecord) -> None:
                 self.log.emit_iterations(record, epoch=0)
-                self.progress.train_cursor(
-                    epoch=0,
-                    candidate=record.candidate_last,
-                    candidate_first=record.candidate_first,
-                    iteration=record.iteration,
-                    epochs=1,
-                    candidates=n_candidates,
-                    max_iter=record.max_iter,
-                )
+                fit.on_record(record, epoch=0)
 
             grid = stages.fit_grid(data, self.config, on_iteration)
         rows = [dict(zip(grid.leaderboard_.dtype.names or (), row, strict=True)) for row in grid.leaderboard_.tolist()]
