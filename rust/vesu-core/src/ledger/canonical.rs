@@ -120,11 +120,33 @@ pub fn write_float(number: f64, out: &mut Vec<u8>) -> bool {
 /// An integer beyond 2^53 becomes a decimal string.
 #[inline]
 pub fn write_int(int: i64, out: &mut Vec<u8>) {
-    let quote: &[u8] = if int.unsigned_abs() > MAX_INT { b"\"" } else { b"" };
-    out.extend_from_slice(quote);
-    // Writing into a Vec cannot fail.
-    let _ = write!(out, "{int}");
-    out.extend_from_slice(quote);
+    let magnitude = int.unsigned_abs();
+    let quoted = magnitude > MAX_INT;
+    if quoted {
+        out.push(b'"');
+    }
+    if int < 0 {
+        out.push(b'-');
+    }
+    write_digits(magnitude, out);
+    if quoted {
+        out.push(b'"');
+    }
+}
+
+/// Decimal digits; several times the speed of `write!`, and most of a record's numbers are integers.
+pub(super) fn write_digits(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
@@ -160,6 +182,7 @@ fn write_escaped(byte: u8, out: &mut Vec<u8>) {
         0x0C => b"\\f",
         0x0D => b"\\r",
         control => {
+            // Writing into a Vec cannot fail.
             let _ = write!(out, "\\u{control:04x}");
             return;
         }
