@@ -22,6 +22,7 @@ from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+
 from vesu.data.phantom import DressParams, ScrollParams, dress, generate_scroll
 from vesu.data.volumes import read_volume
 
