@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+
 from vesu import _core
 from vesu.errors import ArgumentError, FileError, InternalError, VesuError
 

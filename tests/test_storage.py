@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from vesu.data import storage
 from vesu.data.storage import atomic_write, write_bytes_atomic, write_json_atomic
 from vesu.data.volumes import write_volume

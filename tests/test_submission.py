@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from tests import reference_tiff as reference
+
 from vesu.data.volumes import encode_volume, write_volume
 from vesu.errors import ArgumentError, FileError, SubmissionError, VesuError
 from vesu.submission import check_submission, write_submission
-
-from tests import reference_tiff as reference
 
 SHAPE = (4, 20, 30)
 EXPECTED = {"12": SHAPE, "7": (2, 8, 8)}

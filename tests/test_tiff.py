@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageSequence
+from tests import reference_tiff as reference
+
 from vesu.data.volumes import (
     decode_volume,
     encode_volume,
@@ -24,8 +26,6 @@ from vesu.data.volumes import (
     write_volume,
 )
 from vesu.errors import ArgumentError, FileError, MemoryLimitError
-
-from tests import reference_tiff as reference
 
 
 def assert_same(ours: Any, theirs: Any) -> None:

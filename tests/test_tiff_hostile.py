@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests import reference_tiff as reference
+
 from vesu.data.volumes import decode_volume, encode_volume, inspect_bytes, inspect_volume, read_volume
 from vesu.errors import FormatError, MemoryLimitError
-
-from tests import reference_tiff as reference
 
 BIG = 2**32 - 1
 

@@ -5,6 +5,7 @@
 //! results are folded in a fixed order.
 
 pub mod cancel;
+pub mod digest;
 pub mod error;
 pub mod features;
 pub mod ledger;

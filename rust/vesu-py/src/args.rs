@@ -25,11 +25,7 @@ impl<T: Element> Array<'_, T> {
 /// `value` as a C-contiguous array of exactly `T` with `ndim` axes; every axis at least 1 long.
 ///
 /// Strided, Fortran-ordered and unaligned arrays are copied; read-only ones are borrowed like any other.
-pub fn array<'py, T: Element>(
-    name: &'static str,
-    value: &Bound<'py, PyAny>,
-    ndim: usize,
-) -> PyResult<Array<'py, T>> {
+pub fn array<'py, T: Element>(name: &'static str, value: &Bound<'py, PyAny>, ndim: usize) -> PyResult<Array<'py, T>> {
     let py = value.py();
     let wanted = dtype::<T>(py);
     let accepted = format!("a {ndim}-D numpy array of {wanted} with no axis of length 0");
@@ -52,9 +48,8 @@ pub fn array<'py, T: Element>(
 
 /// A 3-D mask: uint8 or bool, (z, y, x). Any non-zero value is foreground.
 pub fn mask<'py>(name: &'static str, value: &Bound<'py, PyAny>) -> PyResult<Array<'py, u8>> {
-    let is_bool = value
-        .cast::<PyUntypedArray>()
-        .is_ok_and(|untyped| untyped.dtype().is_equiv_to(&dtype::<bool>(value.py())));
+    let is_bool =
+        value.cast::<PyUntypedArray>().is_ok_and(|untyped| untyped.dtype().is_equiv_to(&dtype::<bool>(value.py())));
     if is_bool { array(name, &value.call_method1("view", ("uint8",))?, 3) } else { array(name, value, 3) }
 }
 

@@ -1,1 +1,29 @@
-//! The event ledger: canonical JSON, hash chain, Merkle tree.
+//! The event ledger: canonical JSON (RFC 8785), a SHA-256 hash chain, an RFC 9162 Merkle tree, an append-only log.
+//!
+//! A log is JSON Lines. Each line is the canonical JSON of one record:
+//!
+//! ```text
+//! {"event":"RUN_START", <fields>, "hash":"…","prev":"…","seq":0,"ts_ns":"1790000000000000000"}
+//! ```
+//!
+//! (members in canonical order). With *body* the canonical JSON of the record without its `hash` member:
+//! `hash` = SHA-256(body) and the next record's `prev` repeats it; the first `prev` is 64 zeros. The record's
+//! Merkle leaf is SHA-256(0x00 || body).
+
+pub mod canonical;
+pub mod chain;
+pub mod fields;
+pub mod iterations;
+pub mod log;
+pub mod merkle;
+pub mod scan;
+
+pub use chain::Chain;
+pub use fields::Fields;
+pub use iterations::IterationBlock;
+pub use log::Log;
+pub use merkle::{Hash, Tree, hex};
+pub use scan::{Report, verify};
+
+/// Longest line that is written or read, in bytes: verification needs no more memory than this.
+pub const MAX_RECORD_BYTES: usize = 4 << 20;

@@ -1,0 +1,68 @@
+# One set of recipes for a person and for CI. Needs python3 (3.11 or newer), cargo and make; fetches the rest
+# from the public registries into .venv and target/.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench bench-check bench-store format real clean
+
+help:  ## Show these recipes
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.built  ## Build, run the whole pipeline on generated volumes, leave demo/submission.zip and demo/report.html
+	$(BIN)/vesu demo --out demo
+
+test: $(VENV)/.built $(VENV)/.dev  ## Build and pass all tests, Rust and Python
+	cargo test --profile fast -p vesu-core
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.built $(VENV)/.dev  ## Formatting, clippy, ruff, mypy strict, stubtest: all warnings are errors
+	cargo fmt --check
+	cargo clippy --profile fast --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest vesu._core --mypy-config-file pyproject.toml
+
+bench: $(VENV)/.built $(VENV)/.dev  ## Benchmarks against the peers, in one run; writes .benchmarks/latest.json and prints the ratios
+	mkdir -p .benchmarks
+	$(BIN)/python -m pytest benches --benchmark-only --benchmark-json=.benchmarks/latest.json -q --benchmark-columns=min,median,rounds
+	$(BIN)/python benches/check.py print .benchmarks/latest.json
+
+bench-check: bench  ## Run the benchmarks and fail where a ratio to a peer fell beyond the tolerance
+	$(BIN)/python benches/check.py check .benchmarks/latest.json benches/ratios.json
+
+bench-store: bench  ## Run the benchmarks and store their ratios as the new reference
+	$(BIN)/python benches/check.py store .benchmarks/latest.json benches/ratios.json
+
+real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VESU_DATA or ../shared/data); prints the figures of docs/measured.md
+	$(BIN)/python benches/real_input.py --out build/real
+
+format:  ## Rewrite the sources in the house style
+	cargo fmt
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove everything that these recipes made
+	rm -rf $(VENV) target demo build .benchmarks python/vesu/*.so
+
+$(VENV)/.pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "vesu needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.pip $(RUST_SOURCES)
+	$(BIN)/python -m pip install -q 'maturin>=1.9,<2'
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop -q --release --extras all
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.pip pyproject.toml
+	$(BIN)/python -m pip install -q --group dev
+	@touch $@

@@ -1,0 +1,5 @@
+"""``python -m vesu``."""
+
+from vesu.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,216 @@
+"""The command line: the same steps as the functions of ``import vesu``.
+
+Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no traceback), 130 interrupted.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vesu import __version__
+from vesu.errors import VesuError
+
+__all__ = ["main"]
+
+# Imports of the stages sit inside the commands, so that `vesu --help` answers at once.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    Examples
+    --------
+    >>> main(["--version"])
+    Traceback (most recent call last):
+    SystemExit: 0
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except VesuError as error:
+        print(f"vesu: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vesu: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) went away
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vesu",
+        description="Find papyrus surfaces in 3-D X-ray CT of the Herculaneum scrolls.",
+        epilog="New here? `vesu demo` generates a small data set, runs everything on it and leaves a submission.zip "
+        "and a report.html to look at.",
+    )
+    parser.add_argument("--version", action="version", version=f"vesu {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    demo = _command(commands, "demo", _demo, "generate a small data set and run the whole pipeline on it")
+    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for data and results (default: demo)")
+    demo.add_argument("--size", type=int, default=128, help="voxels along each axis of a volume (default: 128)")
+    demo.add_argument("--train", type=int, default=8, help="labelled volumes (default: 8)")
+    demo.add_argument("--test", type=int, default=2, help="volumes to segment (default: 2)")
+    _add_config(demo)
+
+    run = _command(commands, "run", _run, "train on a competition folder, segment its test volumes, package the zip")
+    run.add_argument(
+        "data",
+        nargs="?",
+        type=Path,
+        help="folder with train_images/, train_labels/, test_images/; "
+        "default: looked for under /kaggle/input in every mount style",
+    )
+    run.add_argument("--out", type=Path, default=Path("run"), help="run folder (default: run)")
+    run.add_argument("--cache", type=Path, help="folder of decoded volumes and features (default: OUT/cache)")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_config(run)
+
+    find = _command(commands, "discover", _discover, "list pairs, tests and orphans of a data folder as JSON")
+    find.add_argument("data", nargs="?", type=Path, help="data folder (default: looked for under /kaggle/input)")
+
+    check = _command(commands, "preflight", _preflight, "check a data folder before any long work")
+    check.add_argument("data", nargs="?", type=Path, help="data folder (default: looked for under /kaggle/input)")
+    check.add_argument("--work-dir", type=Path, default=Path(), help="where results would be written (default: .)")
+    check.add_argument("--fraction", type=float, default=0.05, help="share of files decoded whole (default: 0.05)")
+    check.add_argument("--gpu", action="store_true", help="also require a GPU that really runs a kernel")
+
+    cut = _command(commands, "segment", _segment, "segment one CT volume with a trained model")
+    cut.add_argument("volume", type=Path, help="multipage TIFF")
+    cut.add_argument("--model", type=Path, required=True, help="run folder that holds model.npz and model.json")
+    cut.add_argument("--out", type=Path, required=True, help="mask to write, a TIFF of 0/1")
+    cut.add_argument("--probability", type=Path, help="also write the float32 probability as a TIFF")
+
+    zipped = _command(commands, "check-submission", _check_submission, "say whether the competition would take a zip")
+    zipped.add_argument("zip", type=Path, help="submission.zip")
+    zipped.add_argument("--test-images", type=Path, help="folder of the test volumes whose ids and shapes must match")
+
+    report = _command(commands, "report", _report, "write the HTML report of a run folder again")
+    report.add_argument("run", type=Path, help="run folder")
+    report.add_argument("--out", type=Path, help="file to write (default: RUN/report.html)")
+
+    ledger = commands.add_parser("ledger", help="evidence of a run", description="Work with a run's event log.")
+    ledger_commands = ledger.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    proof = _command(ledger_commands, "verify", _ledger_verify, "check every record, link and the Merkle root of a log")
+    proof.add_argument("file", type=Path, help="events.jsonl")
+    return parser
+
+
+def _command(commands, name, function, text):  # type: ignore[no-untyped-def]  # argparse's own types are private
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, help="TOML file (docs/configuration.md lists the keys)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, such as search.meta_neurons=12; may be repeated",
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from vesu.data.phantom import write_dataset
+
+    print(f"generating {arguments.train} labelled and {arguments.test} test volumes of {arguments.size}^3 ...")
+    data = write_dataset(
+        arguments.out / "data", n_train=arguments.train, n_test=arguments.test, shape=(arguments.size,) * 3
+    )
+    _execute(arguments, data, "auto")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    _execute(arguments, arguments.data, "none" if arguments.quiet else "auto")
+
+
+def _execute(arguments: argparse.Namespace, data: Path | None, display: str) -> None:
+    import vesu
+    from vesu.config import load_config
+
+    config = load_config(arguments.config, overrides=arguments.set)
+    cache = getattr(arguments, "cache", None)
+    result = vesu.run(data, arguments.out, config=config, display=display, cache=cache)  # type: ignore[arg-type]
+    summary = result.summary
+    validation, search, ledger = summary["validation"], summary["search"], summary["ledger"]
+    baseline = validation["baselines"]["intensity_quantile"]["f1"]
+    size = f"{search['candidates']} candidates x {search['max_iter']} iterations on {search['samples']} voxels"
+    sealed = f"{len(result.submission.members)} masks, sha256 {result.submission.sha256[:16]}..."
+    print(f"search      {size} in {search['seconds']:.1f} s")
+    print(
+        f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on "
+        f"{len(validation['volumes'])} held-out volumes (intensity quantile: F1 {baseline:.3f})"
+    )
+    print(f"submission  {result.submission.path} is valid: {sealed}")
+    print(f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}...")
+    print(f"report      {result.report or 'skipped: pip install vesu[report]'}")
+    print(f"elapsed     {summary['elapsed_s']:.1f} s")
+
+
+def _discover(arguments: argparse.Namespace) -> None:
+    from vesu.data.discover import discover
+
+    print(json.dumps(discover(arguments.data).to_json(), indent=2))
+
+
+def _preflight(arguments: argparse.Namespace) -> None:
+    from vesu.data.discover import discover
+    from vesu.data.preflight import preflight
+
+    report = preflight(
+        discover(arguments.data), fraction=arguments.fraction, work_dir=arguments.work_dir, need_gpu=arguments.gpu
+    )
+    for finding in report.findings:
+        place = f" {finding.path}:" if finding.path else ""
+        print(f"{finding.severity:9} {finding.code}:{place} {finding.message}")
+    report.raise_if_blocked()
+    print(f"ok: {report.checked_pairs} pairs and {report.checked_tests} test volumes decoded")
+
+
+def _segment(arguments: argparse.Namespace) -> None:
+    from vesu.data.volumes import read_volume, write_volume
+    from vesu.run.model import SurfaceModel
+    from vesu.segmentation import segment
+
+    model = SurfaceModel.load(arguments.model)
+    prediction = model.predict(read_volume(arguments.volume))
+    result = segment(prediction.probability, model.segment_config)
+    write_volume(arguments.out, result.mask)
+    if arguments.probability:
+        write_volume(arguments.probability, prediction.probability)
+    low, high = result.thresholds.low, result.thresholds.high
+    print(
+        f"{arguments.out}: {result.diagnostics.ink_ratio_global:.4f} of the voxels are surface "
+        f"(thresholds {low:.3f} / {high:.3f})"
+    )
+
+
+def _check_submission(arguments: argparse.Namespace) -> None:
+    from vesu.submission import check_submission
+
+    report = check_submission(arguments.zip, arguments.test_images)
+    for member in report.members:
+        print(f"{member.name}  {'x'.join(map(str, member.shape))}  surface {member.ink_ratio:.4f}")
+    print(f"valid: {len(report.members)} masks, {report.n_bytes} bytes, sha256 {report.sha256}")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from vesu.report import write_report
+
+    print(write_report(arguments.run, arguments.out))
+
+
+def _ledger_verify(arguments: argparse.Namespace) -> None:
+    from vesu.ledger import verify
+
+    report = verify(arguments.file)
+    torn = f"; {report.torn_bytes} bytes of a torn last record" if report.torn_bytes else ""
+    print(f"intact: {report.entries} entries, root {report.root}{torn}")

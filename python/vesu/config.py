@@ -1,0 +1,298 @@
+"""The run's configuration: frozen dataclasses from TOML, the environment (``VESU_*``) and the command line.
+
+Unknown keys are refused, and the grid's floor is the client's law (R50, R52): at least nine meta-neurons, the
+default l1 and l2 values, 120 iterations. Larger is always accepted.
+"""
+
+import dataclasses
+import math
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from vesu.errors import ArgumentError, FileError
+
+__all__ = ["FeatureConfig", "RunConfig", "SamplingConfig", "SearchConfig", "SegmentSettings", "load_config"]
+
+L1_FLOOR = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+L2_FLOOR = (1e-4, 1e-3, 1e-2)
+META_NEURONS_FLOOR = 9
+MAX_ITER_FLOOR = 120
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which voxels are learned from (R16)."""
+
+    voxels_per_volume: int = 40_000
+    """Class-balanced voxels drawn from each labelled volume."""
+    validation_fraction: float = 0.2
+    """Share of the labelled volumes kept whole for validation (at least one; in (0, 1))."""
+    margin: int = 0
+    """Voxels next to the volume's faces that are never drawn."""
+
+    def __post_init__(self) -> None:
+        _require("sampling.voxels_per_volume", self.voxels_per_volume, self.voxels_per_volume >= 2, "2 or more")
+        _require(
+            "sampling.validation_fraction",
+            self.validation_fraction,
+            0 < self.validation_fraction < 1,
+            "a number between 0 and 1, both excluded",
+        )
+        _require("sampling.margin", self.margin, self.margin >= 0, "0 or more voxels")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Which feature channels are kept (R07, R08)."""
+
+    scales: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """Gaussian scales in voxels."""
+    max_correlation: float = 0.97
+    """A channel whose absolute correlation with an earlier kept one reaches this is dropped."""
+    min_variance: float = 1e-8
+    """A channel with less variance over the sampled voxels is dropped."""
+    top_k: int | None = None
+    """Keep only this many channels (6 is the history); none keeps all that survive."""
+
+    def __post_init__(self) -> None:
+        good = bool(self.scales) and all(math.isfinite(s) and s > 0 for s in self.scales)
+        _require("features.scales", self.scales, good, "one or more positive numbers of voxels")
+        _require("features.max_correlation", self.max_correlation, 0 < self.max_correlation <= 1, "in (0, 1]")
+        _require("features.min_variance", self.min_variance, self.min_variance >= 0, "0 or more")
+        _require("features.top_k", self.top_k, self.top_k is None or self.top_k >= 1, "1 or more, or none")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The candidate grid (R11, R12); never below the client's floor (R50, R52)."""
+
+    meta_neurons: int = META_NEURONS_FLOOR
+    """Genuinely different learners: own bootstrap weights, own start."""
+    l1: tuple[float, ...] = L1_FLOOR
+    """Weights of the absolute values."""
+    l2: tuple[float, ...] = L2_FLOOR
+    """Weights of the squares."""
+    max_iter: int = MAX_ITER_FLOOR
+    """Proximal gradient iterations of every candidate."""
+    learning_rate: float | Literal["auto"] = "auto"
+    """Step length; "auto" is 0.08, or the inverse of the measured Lipschitz constant where 0.08 would diverge."""
+    class_weight: Literal["balanced"] | None = None
+    """'balanced' weighs each class by the inverse of its share."""
+    ensemble_size: int = 9
+    """How many of the best candidates form the mean probability and its spread (R17)."""
+
+    def __post_init__(self) -> None:
+        floor = "never below the client's floor (R50, R52)"
+        _require(
+            "search.meta_neurons",
+            self.meta_neurons,
+            self.meta_neurons >= META_NEURONS_FLOOR,
+            f"{META_NEURONS_FLOOR} or more, {floor}",
+        )
+        _require(
+            "search.max_iter", self.max_iter, self.max_iter >= MAX_ITER_FLOOR, f"{MAX_ITER_FLOOR} or more, {floor}"
+        )
+        _require("search.l1", self.l1, set(L1_FLOOR) <= set(self.l1), f"at least the values {L1_FLOOR}, {floor}")
+        _require("search.l2", self.l2, set(L2_FLOOR) <= set(self.l2), f"at least the values {L2_FLOOR}, {floor}")
+        rate = self.learning_rate
+        good = rate == "auto" or (isinstance(rate, float) and math.isfinite(rate) and rate > 0)
+        _require("search.learning_rate", rate, good, "'auto' or a positive number")
+        _require("search.ensemble_size", self.ensemble_size, self.ensemble_size >= 1, "1 or more")
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """From probability to mask (R28, R29)."""
+
+    smooth_z_radius: int = 1
+    """Moving mean of the probability over this many slices on either side."""
+    connectivity: int = 26
+    """Neighbourhood of components: 6, 18 or 26."""
+    min_voxels: int = 200
+    """Components strictly smaller are dust."""
+    hysteresis: bool = True
+    """Keep what passes the low threshold only where it touches what passes the high one."""
+
+    def __post_init__(self) -> None:
+        _require("segment.smooth_z_radius", self.smooth_z_radius, self.smooth_z_radius >= 0, "0 or more slices")
+        _require("segment.connectivity", self.connectivity, self.connectivity in (6, 18, 26), "6, 18 or 26")
+        _require("segment.min_voxels", self.min_voxels, self.min_voxels >= 0, "0 or more voxels")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result, printed whole into its evidence.
+
+    Examples
+    --------
+    >>> config = RunConfig()
+    >>> config.search.meta_neurons * len(config.search.l1) * len(config.search.l2)
+    135
+    """
+
+    seed: int = 0
+    """Seed of sampling, split, bootstrap and initialisation."""
+    n_threads: int | None = None
+    """Threads of the kernels; none is all cores. The result does not depend on it."""
+    cache_gib: float = 8.0
+    """Room for cached volumes and features; beyond it they are computed again, and the log says so."""
+    max_feature_gib: float = 6.0
+    """Feature volumes beyond this are computed slab by slab."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    segment: SegmentSettings = field(default_factory=SegmentSettings)
+
+    def __post_init__(self) -> None:
+        _require("seed", self.seed, 0 <= self.seed < 2**63, "0 to 2**63 - 1")
+        _require("n_threads", self.n_threads, self.n_threads is None or self.n_threads >= 1, "1 or more, or none")
+        _require("cache_gib", self.cache_gib, self.cache_gib >= 0, "0 or more GiB")
+        _require("max_feature_gib", self.max_feature_gib, self.max_feature_gib > 0, "a positive number of GiB")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict of every value, nested by section."""
+        return dataclasses.asdict(self)
+
+
+def load_config(
+    path: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> RunConfig:
+    """Read a configuration; later sources win: defaults, TOML file, environment, overrides.
+
+    Parameters
+    ----------
+    path : path, optional
+        TOML file with top-level keys and the tables ``[sampling]``, ``[features]``, ``[search]``, ``[segment]``.
+    overrides : sequence of str
+        ``"section.key=value"`` (or ``"seed=3"``); the value is read as TOML, a bare word as text.
+    environment : mapping, optional
+        Default ``os.environ``. ``VESU_SEARCH_META_NEURONS=12`` sets ``search.meta_neurons``, ``VESU_SEED=3`` the seed.
+
+    Raises
+    ------
+    ArgumentError
+        An unknown key, a value of the wrong type, or one outside its range (R50: never below the grid's floor).
+    FileError
+        The file cannot be read.
+
+    Examples
+    --------
+    >>> load_config(overrides=["search.meta_neurons=12"], environment={}).search.meta_neurons
+    12
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        _merge(values, _read_toml(Path(path)), str(path))
+    _merge(values, _from_environment(os.environ if environment is None else environment), "environment")
+    for text in overrides:
+        key, separator, raw = text.partition("=")
+        _require("override", repr(text), bool(separator and key.strip()), "'section.key=value'")
+        nested: Any = _toml_value(raw)
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        _merge(values, nested, f"override {text!r}")
+    built: RunConfig = _build(RunConfig, values, "")
+    return built
+
+
+def _require(name: str, got: object, good: bool, accepted: str) -> None:
+    if not good:
+        raise ArgumentError(f"{name}: got {got}; accepted: {accepted}")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileError(error.errno, error.strerror, str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{path}: got bytes that are not UTF-8; accepted: a TOML file") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ArgumentError(f"{path}: got {error}; accepted: a TOML file") from error
+
+
+def _toml_value(raw: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {raw.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw.strip()
+
+
+def _sections() -> dict[str, type]:
+    return {name: kind for name, kind in get_type_hints(RunConfig).items() if dataclasses.is_dataclass(kind)}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field_ in dataclasses.fields(RunConfig):
+        name = f"VESU_{field_.name.upper()}"
+        if field_.name not in _sections() and field_.name != "n_threads" and name in environment:
+            values[field_.name] = _toml_value(environment[name])
+    for section, kind in _sections().items():
+        prefix = f"VESU_{section.upper()}_"
+        known = {f"{prefix}{field_.name.upper()}": field_.name for field_ in dataclasses.fields(kind)}
+        for name in sorted(environment):
+            if name.startswith(prefix):
+                _require("environment", name, name in known, f"one of {', '.join(sorted(known))}")
+                values.setdefault(section, {})[known[name]] = _toml_value(environment[name])
+    return values
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str) -> None:
+    sections = _sections()
+    for key, value in new.items():
+        if key in sections:
+            _require(f"{source}: {key}", repr(value), isinstance(value, Mapping), "a table of keys")
+            into.setdefault(key, {}).update(value)
+        else:
+            into[key] = value
+
+
+def _build(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    hints = get_type_hints(kind)
+    known = [field_.name for field_ in dataclasses.fields(kind)]
+    built = {}
+    for key, value in values.items():
+        _require("configuration key", prefix + key, key in known, ", ".join(prefix + name for name in known))
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            built[key] = _build(hint, value, f"{prefix}{key}.")
+        else:
+            built[key] = _coerce(prefix + key, value, hint)
+    return kind(**built)
+
+
+def _coerce(name: str, value: Any, hint: Any) -> Any:
+    """``value`` as ``hint`` says, without guessing: an int serves as a float, "none" as None, a list as a tuple."""
+    if get_origin(hint) is tuple:
+        _require(name, repr(value), isinstance(value, list | tuple), "a list")
+        return tuple(_coerce(name, item, get_args(hint)[0]) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type):
+        good = isinstance(value, hint) and not (hint is not bool and isinstance(value, bool))
+        _require(name, repr(value), good, hint.__name__)
+        return value
+    if get_origin(hint) is Literal:
+        _require(name, repr(value), value in get_args(hint), " or ".join(map(repr, get_args(hint))))
+        return value
+    options = get_args(hint)
+    if type(None) in options and (value is None or value == "none"):
+        return None
+    for option in options:
+        if option is not type(None):
+            try:
+                return _coerce(name, value, option)
+            except ArgumentError:
+                continue
+    accepted = " or ".join("none" if option is type(None) else str(option) for option in options)
+    raise ArgumentError(f"{name}: got {value!r}; accepted: {accepted}")

@@ -1,0 +1,150 @@
+"""A trained surface model: everything needed to turn a CT volume into a mask, in two files."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vesu.calibration import ThresholdRule
+from vesu.data.storage import write_json_atomic
+from vesu.errors import ArgumentError, FileError, FormatError
+from vesu.features import FeatureSpec, extract_features
+from vesu.grid_search import ProxFitModel
+from vesu.segmentation import Segmentation, SegmentConfig, segment
+
+__all__ = ["SurfaceModel", "VolumePrediction"]
+
+FORMAT = "vesu-surface-model/1"
+
+
+@dataclass(frozen=True)
+class VolumePrediction:
+    """The ensemble's answer for one volume, both arrays float32 (z, y, x)."""
+
+    probability: NDArray[np.float32]
+    """Mean probability of surface over the ensemble, in [0, 1]."""
+    uncertainty: NDArray[np.float32]
+    """Standard deviation over the ensemble (R17)."""
+
+
+@dataclass(frozen=True)
+class SurfaceModel:
+    """Features, ensemble and segmentation rule of one run (R12, R17, R28).
+
+    Examples
+    --------
+    >>> import vesu
+    >>> model = vesu.SurfaceModel.load("demo")  # doctest: +SKIP
+    >>> result = model.segment(vesu.read_volume("test_images/1.tif"))  # doctest: +SKIP
+    """
+
+    prox: ProxFitModel
+    spec: FeatureSpec
+    channels: tuple[int, ...]
+    """Which channels of ``spec`` the ensemble uses, in its order."""
+    segment_config: SegmentConfig
+
+    def predict(
+        self, volume: NDArray[Any], *, max_feature_bytes: int = 6 << 30, n_threads: int | None = None
+    ) -> VolumePrediction:
+        """Probability and uncertainty of every voxel.
+
+        Parameters
+        ----------
+        volume : ndarray, shape (z, y, x)
+            CT of uint8, uint16 or float32.
+        max_feature_bytes : int
+            Feature volumes are computed in z-slabs no larger than this; the result is the same bit for bit.
+        n_threads : int, optional
+            Threads; the result does not depend on it.
+
+        Raises
+        ------
+        ArgumentError
+            Not a 3-D array of an accepted dtype, an axis of length 0, or a non-finite value.
+        """
+        if not isinstance(volume, np.ndarray) or volume.ndim != 3 or 0 in volume.shape:
+            got = f"shape {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
+            raise ArgumentError(f"volume: got {got}; accepted: a 3-D numpy array with no axis of length 0")
+        depth, height, width = volume.shape
+        slice_bytes = 4 * len(self.spec.names) * height * width
+        # Two slices of every slab are its halo for the spatial gradient.
+        slab = max(1, min(depth, max_feature_bytes // slice_bytes - 2))
+        probability = np.empty(volume.shape, np.float32)
+        uncertainty = np.empty(volume.shape, np.float32)
+        for start in range(0, depth, slab):
+            stop = min(depth, start + slab)
+            low, high = max(0, start - 1), min(depth, stop + 1)
+            features = extract_features(volume, self.spec, z_range=(low, high), n_threads=n_threads)
+            mean, spread = self.predict_features(features.values, n_threads=n_threads)
+            probability[start:stop] = mean[start - low : stop - low]
+            uncertainty[start:stop] = spread[start - low : stop - low]
+        return VolumePrediction(probability, uncertainty)
+
+    def predict_features(
+        self, values: NDArray[np.float32], *, n_threads: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation from a feature volume (all channels of ``spec``, z, y, x)."""
+        whole = len(self.channels) == values.shape[0]
+        chosen = values if whole else values[list(self.channels)]
+        return self.prox.predict_volume(chosen, n_threads=n_threads)
+
+    def segment(self, volume: NDArray[Any], *, n_threads: int | None = None) -> Segmentation:
+        """Mask of a CT volume: :meth:`predict`, then :func:`vesu.segment` with the model's own rule."""
+        prediction = self.predict(volume, n_threads=n_threads)
+        return segment(prediction.probability, self.segment_config, n_threads=n_threads)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``model.npz`` (weights) and ``model.json`` (the rest), each atomically."""
+        folder = Path(folder)
+        self.prox.save(folder / "model.npz")
+        write_json_atomic(
+            folder / "model.json",
+            {
+                "format": FORMAT,
+                "features": {"scales": list(self.spec.scales), "version": self.spec.version},
+                "feature_names": list(self.spec.names),
+                "channels": list(self.channels),
+                "segment": dataclasses.asdict(self.segment_config),
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "SurfaceModel":
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        FileError
+            A file cannot be read.
+        FormatError
+            Malformed content, or features of another version than this vesu computes.
+        """
+        path = Path(folder) / "model.json"
+        try:
+            meta = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise FileError(error.errno, error.strerror, str(path)) from error
+        except ValueError as error:
+            raise FormatError(f"{path}: not JSON: {error}") from error
+        try:
+            if meta["format"] != FORMAT:
+                raise FormatError(f"{path}: format {meta['format']!r}; accepted: {FORMAT!r}")
+            spec = FeatureSpec(scales=tuple(float(scale) for scale in meta["features"]["scales"]))
+            rule = ThresholdRule(**meta["segment"].pop("rule"))
+            config = SegmentConfig(**meta["segment"], rule=rule)
+            channels = tuple(int(channel) for channel in meta["channels"])
+            names, version = tuple(meta["feature_names"]), meta["features"]["version"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FormatError(f"{path}: a missing or misplaced entry: {error}") from error
+        if (version, names) != (spec.version, spec.names):
+            raise FormatError(
+                f"{path}: made with feature version {version}; this vesu computes version {spec.version}: train again"
+            )
+        if not channels or not all(0 <= channel < len(names) for channel in channels):
+            raise FormatError(f"{path}: channels {channels}; accepted: indices below {len(names)}")
+        return cls(ProxFitModel.load(path.with_name("model.npz")), spec, channels, config)

@@ -1,0 +1,67 @@
+"""The files of the run folder that the report reads: diagnostics, views, and the summary's parts."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vesu.data.storage import atomic_write
+from vesu.run.model import VolumePrediction
+from vesu.segmentation import Segmentation
+from vesu.submission import SubmissionReport
+
+__all__ = ["diagnostics_entry", "finite", "submission_entry", "write_views"]
+
+
+def diagnostics_entry(volume_id: str, result: Segmentation) -> dict[str, Any]:
+    """The content of ``segment/ID.json`` (R30)."""
+    return {
+        "volume_id": volume_id,
+        "shape": list(result.mask.shape),
+        "thresholds": {"low": result.thresholds.low, "high": result.thresholds.high},
+        **result.diagnostics.to_json(),
+        "steps": [
+            {key: getattr(step, key) for key in ("name", "voxels_before", "voxels_after", "seconds", "detail")}
+            for step in result.steps
+        ],
+        "truth": None,
+    }
+
+
+def write_views(path: Path, image: Any, prediction: VolumePrediction, result: Segmentation) -> None:
+    """The slice richest in surface along each axis, for the report."""
+    views: dict[str, Any] = {}
+    scaled = _as_uint8(image)
+    for axis, name in enumerate("zyx"):
+        others = tuple(other for other in range(3) if other != axis)
+        index = int(result.mask.sum(axis=others).argmax())
+        views[f"{name}_index"] = np.int64(index)
+        views[f"{name}_volume"] = scaled.take(index, axis)
+        views[f"{name}_probability"] = prediction.probability.take(index, axis)
+        views[f"{name}_mask"] = result.mask.take(index, axis)
+        views[f"{name}_uncertainty"] = prediction.uncertainty.take(index, axis)
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **views)
+
+
+def _as_uint8(image: Any) -> Any:
+    if image.dtype == np.uint8:
+        return image
+    low, high = float(image.min()), float(image.max())
+    return ((image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()}
+
+
+def submission_entry(report: SubmissionReport) -> dict[str, Any]:
+    return {
+        "path": report.path.name,
+        "sha256": report.sha256,
+        "n_bytes": report.n_bytes,
+        "members": [
+            {"name": member.name, "shape": list(member.shape), "ink_ratio": member.ink_ratio}
+            for member in report.members
+        ],
+    }

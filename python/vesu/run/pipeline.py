@@ -1,0 +1,356 @@
+"""One run: discovery, preflight, load, features, search, segmentation, submission, and the evidence beside."""
+
+import dataclasses
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from vesu import _core
+from vesu.config import RunConfig
+from vesu.data.cache import ArrayCache
+from vesu.data.discover import Inventory, Pair, TestVolume, discover
+from vesu.data.preflight import preflight
+from vesu.data.storage import write_json_atomic
+from vesu.data.volumes import read_volume, write_volume
+from vesu.errors import FileError, VesuError
+from vesu.features import FeatureSpec
+from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord
+from vesu.ledger import verify
+from vesu.run import evidence, stages
+from vesu.run.clock import Clock
+from vesu.run.events import EventLog
+from vesu.run.model import SurfaceModel
+from vesu.run.outputs import diagnostics_entry, finite, submission_entry, write_views
+from vesu.run.plan import Split, phase_weights, split_pairs
+from vesu.run.progress import PHASES, PhaseProgress, Progress
+from vesu.segmentation import SegmentConfig, segment
+from vesu.submission import SubmissionReport, write_submission
+
+__all__ = ["RunResult", "execute"]
+
+P = TypeVar("P", bound=PhaseProgress)
+
+# What a run leaves in its folder; a repeated run replaces exactly these and touches nothing else.
+OUTPUTS = (
+    "config.json", "events.jsonl", "inventory.json", "preflight.json", "leaderboard.json", "model.npz", "model.json",
+    "segment", "masks", "submission.zip", "summary.json", "report.html", "failure.json",
+)  # fmt: skip
+
+CALIBRATION_VOLUMES = 8  # held in memory at once; the event CALIBRATION_VOLUMES says how many of how many
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run left."""
+
+    folder: Path
+    submission: SubmissionReport
+    summary: dict[str, Any]
+    report: Path | None
+    """The HTML report; None where matplotlib or Jinja2 is missing (an event says so)."""
+
+    def _repr_html_(self) -> str:
+        validation = self.summary["validation"]
+        return (
+            f"<b>vesu run</b> {self.summary['elapsed_s']:.0f} s, {len(self.submission.members)} masks, "
+            f"validation F1 {validation['f1']:.3f}; files in <code>{self.folder}</code>"
+        )
+
+
+def execute(
+    data: str | Path | None,
+    out: Path,
+    config: RunConfig,
+    display: Literal["auto", "tqdm", "none"],
+    cache: Path | None,
+) -> RunResult:
+    """:func:`vesu.run` after its defaults are filled in."""
+    folder = _clean_folder(out)
+    with EventLog(folder / "events.jsonl", run_id=uuid.uuid4().hex) as log:
+        try:
+            return _Run(data, folder, config, display, cache or folder / "cache", log).execute()
+        except BaseException as error:
+            _record_failure(folder, log, error)
+            raise
+
+
+def _clean_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in OUTPUTS:
+            old = folder / name
+            if old.is_dir():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
+        for name in ("segment", "masks"):
+            (folder / name).mkdir()
+    except OSError as error:
+        raise FileError(error.errno, error.strerror, str(folder)) from error
+    return folder
+
+
+def _record_failure(folder: Path, log: EventLog, error: BaseException) -> None:
+    """Leave the cause beside the log; the original error is what the caller sees, whatever happens here."""
+    try:
+        log.emit("RUN_FAILED", error=type(error).__name__, message=str(error))
+        write_json_atomic(folder / "failure.json", {"error": type(error).__name__, "message": str(error)})
+    except VesuError:
+        pass  # a full disk, likely the cause itself
+
+
+@dataclass
+class _Run:
+    """One execution: what every phase needs at hand."""
+
+    data: str | Path | None
+    folder: Path
+    config: RunConfig
+    display: Literal["auto", "tqdm", "none"]
+    cache_folder: Path
+    log: EventLog
+    clock: Clock = field(default_factory=Clock)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def execute(self) -> RunResult:
+        started_ns, started = self.clock.ts_ns(), time.monotonic()
+        machine = evidence.machine()
+        write_json_atomic(self.folder / "config.json", self.config.to_json())
+        self.log.emit(
+            "RUN_START",
+            version=_core.__version__,
+            git_sha=evidence.git_sha(),
+            config=self.config.to_json(),
+            machine=machine,
+        )
+        self.spec = FeatureSpec(scales=self.config.features.scales)
+        # The phases before the inventory is known get a nominal weight; the real plan follows at once.
+        inventory = discover(self.data)
+        self.seconds["discovery"] = time.monotonic() - started
+        self.weights = phase_weights(inventory, self.config, len(self.spec.names))
+        with Progress(self.log, self.weights, display=self.display, clock=self.clock) as self.progress:
+            self._record_inventory(inventory)
+            self._preflight(inventory)
+            split = split_pairs(inventory.pairs, self.config.sampling.validation_fraction, self.config.seed)
+            self.log.emit(
+                "TRAIN_COVERAGE_PLAN",
+                pair_count_discovered=len(inventory.pairs),
+                pair_count_selected_for_training=len(split.train) + len(split.validation),
+                train=[pair.volume_id for pair in split.train],
+                validation=[pair.volume_id for pair in split.validation],
+            )
+            ids = self._load(inventory)
+            rows = self._features(inventory, ids)
+            training = self._train_data(rows, split)
+            grid = self._fit(training)
+            validation = self._segment(inventory, split, ids, training, grid)
+            submission = self._package(inventory)
+        summary = {
+            "run_id": self.log.run_id,
+            "version": _core.__version__,
+            "git_sha": evidence.git_sha(),
+            "status": "finished",
+            "seed": self.config.seed,
+            "started_ns": str(started_ns),
+            "elapsed_s": time.monotonic() - started,
+            "phases": [
+                {"name": name, "seconds": self.seconds[name], "weight": self.weights[name]}
+                for name in PHASES
+                if name in self.seconds
+            ],
+            "machine": machine,
+            "inventory": {
+                "pairs": len(inventory.pairs),
+                "tests": len(inventory.tests),
+                "orphans": len(inventory.orphan_images) + len(inventory.orphan_labels),
+            },
+            "search": self._search_entry(training, grid),
+            "validation": validation,
+            "submission": submission_entry(submission),
+        }
+        self.log.emit("RUN_END", elapsed_s=summary["elapsed_s"], submission_sha256=submission.sha256)
+        self.log.sync()
+        checked = verify(self.folder / "events.jsonl")
+        summary["ledger"] = {"entries": checked.entries, "root": checked.root}
+        write_json_atomic(self.folder / "summary.json", summary)
+        return RunResult(self.folder, submission, summary, self._report())
+
+    def _phase(self, name: str, units: float) -> AbstractContextManager[PhaseProgress]:
+        return self._timed(name, self.progress.phase(name, units))
+
+    @contextmanager
+    def _timed(self, name: str, steps: AbstractContextManager[P]) -> Iterator[P]:
+        """A phase with its events, its seconds, and a log that is safe on disk when it ends."""
+        start = time.monotonic()
+        self.log.emit("PHASE_START", phase=name, device="cpu")
+        with steps as phase:
+            yield phase
+        self.seconds[name] = time.monotonic() - start
+        self.log.emit("PHASE_END", phase=name, device="cpu", seconds=self.seconds[name])
+        self.log.sync()
+
+    def _record_inventory(self, inventory: Inventory) -> None:
+        with self.progress.phase("discovery", 1) as phase:
+            write_json_atomic(self.folder / "inventory.json", inventory.to_json())
+            self.log.emit("INVENTORY", root=str(inventory.root), pairs=len(inventory.pairs), tests=len(inventory.tests))
+            phase.advance(1)
+
+    def _preflight(self, inventory: Inventory) -> None:
+        with self._phase("preflight", 1) as phase:
+            report = preflight(
+                inventory,
+                work_dir=self.folder,
+                cache_dir=self.cache_folder,
+                need_train=True,
+                need_tests=True,
+                seed=self.config.seed,
+                n_threads=self.config.n_threads,
+            )
+            write_json_atomic(self.folder / "preflight.json", report.to_json())
+            for finding in report.findings:
+                self.log.emit(
+                    "PREFLIGHT_FINDING",
+                    code=finding.code,
+                    severity=finding.severity,
+                    path=None if finding.path is None else str(finding.path),
+                    message=finding.message,
+                )
+            report.raise_if_blocked()
+            phase.advance(1)
+
+    def _load(self, inventory: Inventory) -> dict[str, stages.SourceIds]:
+        self.cache = ArrayCache(
+            self.cache_folder,
+            max_bytes=int(self.config.cache_gib * 2**30),
+            events=self.log.emit,
+            n_threads=self.config.n_threads,
+        )
+        with self._phase("load", len(inventory.pairs)) as phase:
+            ids = {}
+            for pair in inventory.pairs:
+                ids[pair.volume_id] = stages.load(pair, self.cache, self.config.n_threads)
+                phase.advance(1)
+            return ids
+
+    def _features(self, inventory: Inventory, ids: dict[str, stages.SourceIds]) -> dict[str, stages.Rows]:
+        with self._phase("features", len(inventory.pairs)) as phase:
+            rows = {}
+            for pair in inventory.pairs:
+                rows[pair.volume_id] = stages.sampled_rows(
+                    pair, ids[pair.volume_id], self.spec, self.config, self.cache
+                )
+                drawn = rows[pair.volume_id].y
+                self.log.emit("VOXELS_SAMPLED", volume_id=pair.volume_id, voxels=len(drawn), surface=int(drawn.sum()))
+                phase.advance(1)
+            return rows
+
+    def _train_data(self, rows: dict[str, stages.Rows], split: Split) -> stages.TrainingSet:
+        with self._phase("train_data", 1) as phase:
+            data = stages.training_set(
+                [rows[pair.volume_id] for pair in split.train],
+                [rows[pair.volume_id] for pair in split.validation],
+                self.spec,
+                self.config,
+            )
+            self.log.emit("FEATURES_SELECTED", kept=list(data.names), dropped=[list(item) for item in data.dropped])
+            phase.advance(1)
+            return data
+
+    def _fit(self, data: stages.TrainingSet) -> ElasticNetLogisticGrid:
+        search = self.config.search
+        n_candidates = search.meta_neurons * len(search.l1) * len(search.l2)
+        steps = self.progress.fit(n_epochs=1, n_candidates=n_candidates, max_iter=search.max_iter)
+        with self._timed("fit", steps) as fit:
+
+            def on_iteration(record: IterationRecord) -> None:
+                self.log.emit_iterations(record, epoch=0)
+                fit.on_record(record, epoch=0)
+
+            grid = stages.fit_grid(data, self.config, on_iteration)
+        rows = [dict(zip(grid.leaderboard_.dtype.names, row, strict=True)) for row in grid.leaderboard_.tolist()]
+        write_json_atomic(self.folder / "leaderboard.json", [finite(row) for row in rows])
+        self.log.emit("SEARCH_DONE", best=finite(rows[0]), **self._search_entry(data, grid))
+        return grid
+
+    def _search_entry(self, data: stages.TrainingSet, grid: ElasticNetLogisticGrid) -> dict[str, Any]:
+        return {
+            "candidates": len(grid.candidates_),
+            "max_iter": self.config.search.max_iter,
+            "samples": len(data.train.y),
+            "features": len(data.channels),
+            "seconds": self.seconds.get("fit"),
+            "diverged": int(grid.diverged_.sum()),
+            "learning_rate": float(grid.learning_rate_),
+            "lipschitz": float(grid.lipschitz_),
+            "isa": _core.simd_path(),
+        }
+
+    def _segment(
+        self,
+        inventory: Inventory,
+        split: Split,
+        ids: dict[str, stages.SourceIds],
+        data: stages.TrainingSet,
+        grid: ElasticNetLogisticGrid,
+    ) -> dict[str, Any]:
+        chosen = split.validation[:CALIBRATION_VOLUMES]
+        with self._phase("segment", len(chosen) + len(inventory.tests)) as phase:
+            self.log.emit("CALIBRATION_VOLUMES", used=len(chosen), held_out=len(split.validation))
+            volumes = {pair.volume_id: self._cached_pair(pair, ids[pair.volume_id]) for pair in chosen}
+            top_k = min(self.config.search.ensemble_size, int((~grid.diverged_).sum()))
+            untuned = SurfaceModel(grid.model(top_k=top_k), self.spec, data.channels, SegmentConfig())
+            tuned, validation = stages.calibrate(volumes, untuned, self.config, lambda _: phase.advance(1))
+            model = dataclasses.replace(untuned, segment_config=tuned)
+            model.save(self.folder)
+            self.log.emit("CALIBRATED", rule=dataclasses.asdict(tuned), validation=validation)
+            for test in inventory.tests:
+                self._segment_volume(test, model)
+                phase.advance(1)
+            return validation
+
+    def _cached_pair(self, pair: Pair, ids: stages.SourceIds) -> tuple[Any, Any]:
+        threads = self.config.n_threads
+        return (
+            stages.cached_volume(pair.image, ids.image, self.cache, threads),
+            stages.cached_volume(pair.label, ids.label, self.cache, threads),
+        )
+
+    def _segment_volume(self, test: TestVolume, model: SurfaceModel) -> None:
+        image = read_volume(test.image, n_threads=self.config.n_threads)
+        max_bytes = int(self.config.max_feature_gib * 2**30)
+        prediction = model.predict(image, max_feature_bytes=max_bytes, n_threads=self.config.n_threads)
+        result = segment(prediction.probability, model.segment_config, n_threads=self.config.n_threads)
+        write_volume(self.folder / "masks" / f"{test.volume_id}.tif", result.mask)
+        entry = diagnostics_entry(test.volume_id, result)
+        write_json_atomic(self.folder / "segment" / f"{test.volume_id}.json", entry)
+        write_views(self.folder / "segment" / f"{test.volume_id}_views.npz", image, prediction, result)
+        self.log.emit(
+            "VOLUME_SEGMENTED",
+            volume_id=test.volume_id,
+            thresholds=entry["thresholds"],
+            ink_ratio_global=entry["ink_ratio_global"],
+            probability_percentiles=entry["probability_percentiles"],
+        )
+
+    def _package(self, inventory: Inventory) -> SubmissionReport:
+        expected = inventory.test_shapes
+        with self._phase("package", 1) as phase:
+            masks = ((name, read_volume(self.folder / "masks" / f"{name}.tif")) for name in sorted(expected))
+            report = write_submission(self.folder / "submission.zip", masks, expected=expected)
+            self.log.emit("SUBMISSION_WRITTEN", sha256=report.sha256, members=len(report.members))
+            phase.advance(1)
+            return report
+
+    def _report(self) -> Path | None:
+        from vesu.report import write_report
+
+        try:
+            return write_report(self.folder)
+        except ImportError as error:  # the run itself is whole: say what is missing, keep the zip
+            self.log.emit("REPORT_SKIPPED", message=str(error))
+            return None

@@ -1,0 +1,259 @@
+"""The staircase's steps, each a function from typed values to typed values; `pipeline` joins them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vesu.calibration import fit_threshold_rule
+from vesu.config import RunConfig
+from vesu.data.cache import ArrayCache, content_id
+from vesu.data.discover import Pair
+from vesu.data.sampling import sample_voxels
+from vesu.data.volumes import read_volume
+from vesu.features import FeatureSpec, extract_features, gather, select_features
+from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord
+from vesu.run.model import SurfaceModel
+from vesu.segmentation import Confusion, SegmentConfig, confusion, segment
+
+__all__ = ["Rows", "SourceIds", "TrainingSet", "calibrate", "fit_grid", "load", "sampled_rows", "training_set"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SourceIds:
+    """BLAKE3 of the two files of a pair: what every cache key is made of."""
+
+    image: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Sampled voxels of one volume: raw features, their spatial gradient magnitudes, targets."""
+
+    x: NDArray[np.float32]
+    g: NDArray[np.float32]
+    y: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Rows of all volumes, kept channels only."""
+
+    train: Rows
+    validation: Rows
+    channels: tuple[int, ...]
+    names: tuple[str, ...]
+    dropped: tuple[tuple[str, str], ...]
+
+
+def load(pair: Pair, cache: ArrayCache, n_threads: int | None) -> SourceIds:
+    """Decode a pair once into the cache (R09)."""
+    ids = SourceIds(content_id(pair.image), content_id(pair.label))
+    for path, digest in ((pair.image, ids.image), (pair.label, ids.label)):
+        cached_volume(path, digest, cache, n_threads)
+    return ids
+
+
+def cached_volume(path: Path, digest: str, cache: ArrayCache, n_threads: int | None) -> Array:
+    """The decoded volume of a file, from the cache where it is there."""
+    key = cache.key("volume", file=digest)
+    arrays = cache.get_or_compute(key, lambda: {"volume": read_volume(path, n_threads=n_threads)})
+    return arrays["volume"]
+
+
+def sampled_rows(pair: Pair, ids: SourceIds, spec: FeatureSpec, config: RunConfig, cache: ArrayCache) -> Rows:
+    """Class-balanced voxels of one volume with their features (R07, R16), cached by content (R09)."""
+    sampling = config.sampling
+
+    def compute() -> dict[str, Array]:
+        image = cached_volume(pair.image, ids.image, cache, config.n_threads)
+        label = cached_volume(pair.label, ids.label, cache, config.n_threads)
+        index = sample_voxels(
+            label,
+            sampling.voxels_per_volume,
+            seed=config.seed,
+            volume_id=pair.volume_id,
+            margin=sampling.margin,
+            allow_single_class=True,  # a chunk without a surface still teaches what background looks like
+        )
+        features = extract_features(image, spec, n_threads=config.n_threads)
+        x, g = gather(features, index)
+        return {"x": x, "g": g, "y": label.reshape(-1)[index].astype(np.uint8)}
+
+    key = cache.key(
+        "rows",
+        image=ids.image,
+        label=ids.label,
+        volume_id=pair.volume_id,
+        scales=list(spec.scales),
+        feature_version=spec.version,
+        voxels=sampling.voxels_per_volume,
+        margin=sampling.margin,
+        seed=config.seed,
+    )
+    return Rows(**cache.get_or_compute(key, compute))
+
+
+def training_set(
+    train: Sequence[Rows], validation: Sequence[Rows], spec: FeatureSpec, config: RunConfig
+) -> TrainingSet:
+    """Join the volumes' rows and keep the channels that carry something of their own (R08)."""
+    joined = _join(train)
+    settings = config.features
+    selection = select_features(
+        joined.x,
+        spec.names,
+        y=joined.y,
+        min_variance=settings.min_variance,
+        max_correlation=settings.max_correlation,
+        top_k=settings.top_k,
+        n_threads=config.n_threads,
+    )
+    channels = selection.indices
+    return TrainingSet(
+        train=_keep(joined, channels),
+        validation=_keep(_join(validation), channels),
+        channels=channels,
+        names=selection.names,
+        dropped=selection.dropped,
+    )
+
+
+def fit_grid(
+    data: TrainingSet, config: RunConfig, on_iteration: Callable[[IterationRecord], None]
+) -> ElasticNetLogisticGrid:
+    """The whole grid, every candidate to the last iteration (R11-R13, R50)."""
+    search = config.search
+    grid = ElasticNetLogisticGrid(
+        meta_neurons=search.meta_neurons,
+        l1=search.l1,
+        l2=search.l2,
+        max_iter=search.max_iter,
+        learning_rate=search.learning_rate,
+        class_weight=search.class_weight,
+        seed=config.seed,
+        n_threads=config.n_threads,
+    )
+    return grid.fit(
+        data.train.x,
+        data.train.y,
+        data.train.g,
+        X_val=data.validation.x,
+        y_val=data.validation.y,
+        gradient_val=data.validation.g,
+        on_iteration=on_iteration,
+    )
+
+
+def calibrate(
+    volumes: Mapping[str, tuple[Array, Array]],
+    untuned: SurfaceModel,
+    config: RunConfig,
+    on_volume: Callable[[str], None],
+) -> tuple[SegmentConfig, dict[str, Any]]:
+    """Fit the per-volume threshold rule on labelled volumes (R28) and measure the masks it gives.
+
+    Parameters
+    ----------
+    volumes : mapping of str to (image, label)
+        Held-out volumes, each pair (z, y, x).
+    untuned : SurfaceModel
+        The model; its own segmentation rule is ignored.
+
+    Returns
+    -------
+    SegmentConfig, dict
+        The fitted rule, and the validation entry of ``summary.json`` with the trivial baselines beside.
+    """
+    probabilities = {}
+    for volume_id, (image, _) in volumes.items():
+        probabilities[volume_id] = untuned.predict(
+            image, max_feature_bytes=int(config.max_feature_gib * 2**30), n_threads=config.n_threads
+        ).probability
+        on_volume(volume_id)
+    labels = {volume_id: label for volume_id, (_, label) in volumes.items()}
+    settings = config.segment
+    options: dict[str, Any] = {} if settings.hysteresis else {"low_factors": ()}
+    rule = fit_threshold_rule(
+        probabilities.values(),
+        labels.values(),
+        smooth_z_radius=settings.smooth_z_radius,
+        connectivity=settings.connectivity,
+        n_threads=config.n_threads,
+        **options,
+    )
+    tuned = SegmentConfig(
+        smooth_z_radius=settings.smooth_z_radius,
+        rule=rule,
+        connectivity=settings.connectivity,
+        min_voxels=settings.min_voxels,
+        hysteresis=settings.hysteresis,
+    )
+    masks = {
+        volume_id: segment(probability, tuned, n_threads=config.n_threads).mask
+        for volume_id, probability in probabilities.items()
+    }
+    density = _pooled_density(list(labels.values()), list(labels.values()))
+    return tuned, {
+        "volumes": list(volumes),
+        **_pooled_scores(masks, labels),
+        "density_label": density,
+        "density_mask": _pooled_density(list(masks.values()), list(labels.values())),
+        "baselines": {
+            name: _pooled_scores(baseline, labels)
+            for name, baseline in {
+                "all_background": {k: np.zeros(label.shape, np.uint8) for k, label in labels.items()},
+                "intensity_quantile": {k: brightest(image, density) for k, (image, _) in volumes.items()},
+            }.items()
+        },
+    }
+
+
+def brightest(image: Array, density: float) -> NDArray[np.uint8]:
+    """The trivial baseline: the brightest ``density`` share of the voxels is called surface."""
+    return (image > np.quantile(image, 1 - density)).astype(np.uint8)
+
+
+def scores(mask: Array, label: Array) -> dict[str, float]:
+    """Voxel scores of a mask against a label; label 2 counts nowhere."""
+    return _scores(confusion(mask, label))
+
+
+def _scores(found: Confusion) -> dict[str, float]:
+    return {
+        "f1": found.f1,
+        "f_beta": found.f_beta,
+        "iou": found.iou,
+        "precision": found.precision,
+        "recall": found.recall,
+    }
+
+
+def _pooled_scores(masks: Mapping[str, Array], labels: Mapping[str, Array]) -> dict[str, float]:
+    """Mean over volumes, as the leaderboard averages."""
+    each = [scores(masks[volume_id], labels[volume_id]) for volume_id in labels]
+    return {name: float(np.mean([row[name] for row in each])) for name in each[0]}
+
+
+def _pooled_density(masks: Sequence[Array], labels: Sequence[Array]) -> float:
+    surface = sum(int(((mask == 1) & (label != 2)).sum()) for mask, label in zip(masks, labels, strict=True))
+    return surface / max(1, sum(int((label != 2).sum()) for label in labels))
+
+
+def _join(parts: Sequence[Rows]) -> Rows:
+    return Rows(
+        x=np.concatenate([rows.x for rows in parts]),
+        g=np.concatenate([rows.g for rows in parts]),
+        y=np.concatenate([rows.y for rows in parts]),
+    )
+
+
+def _keep(rows: Rows, channels: tuple[int, ...]) -> Rows:
+    chosen = list(channels)
+    return Rows(np.ascontiguousarray(rows.x[:, chosen]), np.ascontiguousarray(rows.g[:, chosen]), rows.y)

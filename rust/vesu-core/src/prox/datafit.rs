@@ -1,0 +1,80 @@
+//! The datafit: weighted logistic loss in its margin form, in base 2.
+//!
+//! With s = -1 for the positive class and +1 for the other, the loss of a sample is ln(1 + e^(s z)) and its
+//! derivative by z is s / (1 + e^(-s z)). The kernel folds s into the feature row and log2(e) into the weights, so
+//! that both come from one power of two, 2^-|m| with m = s z log2(e), which never overflows.
+
+use super::simd::{ROUND, Simd};
+
+/// 2^f on [-1/2, 1/2]: minimax, relative error 7.5e-8.
+const EXP2: [f32; 6] = [1.000_000_1, 0.693_146_94, 0.240_221_2, 0.055_507_135, 0.009_675_541, 0.001_327_646_6];
+
+/// log2(1 + e) / e on [0, 1]: minimax, error of log2(1 + e) below 4e-7.
+const LOG2_1P: [f32; 7] =
+    [1.442_677_3, -0.720_731_74, 0.474_373_46, -0.328_107_4, 0.197_371_44, -0.081_705_81, 0.016_123_172];
+
+/// Below this 2^m is the smallest normal float: a probability of 1e-38.
+const SMALLEST_EXPONENT: f32 = -126.0;
+
+#[inline(always)]
+unsafe fn polynomial<V: Simd, const N: usize>(coefficients: &[f32; N], x: V) -> V {
+    // SAFETY: passes on the caller's vouching for V's CPU features.
+    unsafe {
+        let mut value = V::splat(coefficients[N - 1]);
+        for &coefficient in coefficients[..N - 1].iter().rev() {
+            value = value.fma(x, V::splat(coefficient));
+        }
+        value
+    }
+}
+
+/// (sigmoid, softplus) of a base-2 margin: 1 / (1 + 2^-m) and log2(1 + 2^m).
+///
+/// A NaN margin gives a NaN softplus, so a candidate that blew up shows in its loss.
+///
+/// # Safety
+/// As for [`Simd`].
+#[inline(always)]
+pub(super) unsafe fn sigmoid_softplus<V: Simd>(margin: V) -> (V, V) {
+    // SAFETY: passes on the caller's vouching for V's CPU features.
+    unsafe {
+        let one = V::splat(1.0);
+        let t = V::splat(SMALLEST_EXPONENT).max(margin.negative_abs());
+        let rounded = t.add(V::splat(ROUND));
+        let fraction = t.sub(rounded.sub(V::splat(ROUND)));
+        let e = polynomial(&EXP2, fraction).scale_exponent(rounded);
+        let sigmoid = e.where_negative(margin, one).div(one.add(e));
+        let softplus = polynomial(&LOG2_1P, e).fma(e, V::splat(0.0).max(margin));
+        (sigmoid, softplus)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sigmoid_and_softplus_match_float64() {
+        for i in -40_000..=40_000 {
+            let m = i as f32 * 0.005;
+            // SAFETY: the portable lanes need no CPU feature.
+            let (sigmoid, softplus) = unsafe { sigmoid_softplus([m; 4]) };
+            let exact = f64::from(m);
+            assert!((f64::from(sigmoid[0]) - 1.0 / (1.0 + (-exact).exp2())).abs() < 1.5e-7, "sigmoid({m})");
+            let log = exact.max(0.0) + (-exact.abs()).exp2().ln_1p() * std::f64::consts::LOG2_E;
+            assert!((f64::from(softplus[0]) - log).abs() < 6e-7 + 1e-7 * log, "softplus({m})");
+        }
+    }
+
+    #[test]
+    fn extremes_stay_finite_and_nan_shows() {
+        for (m, sigmoid_wanted) in [(1e30f32, 1.0f32), (-1e30, 0.0), (f32::INFINITY, 1.0), (f32::NEG_INFINITY, 0.0)] {
+            // SAFETY: the portable lanes need no CPU feature.
+            let (sigmoid, softplus) = unsafe { sigmoid_softplus([m; 4]) };
+            assert!((sigmoid[0] - sigmoid_wanted).abs() < 1e-37);
+            assert!((softplus[0] - m.max(0.0)).abs() < 1e-6 || softplus[0] == m);
+        }
+        // SAFETY: the portable lanes need no CPU feature.
+        assert!(unsafe { sigmoid_softplus([f32::NAN; 4]) }.1[0].is_nan());
+    }
+}

@@ -1,0 +1,101 @@
+//! Scores of every candidate on labelled samples, in one pass: cross-entropy and the counts behind a threshold scan.
+
+use std::f64::consts::{LN_2, LOG2_E};
+
+use super::design::Design;
+use super::kernel::{Lanes, Scratch};
+use super::pass::{check_memory, fold, for_tasks};
+use super::simd::Isa;
+use crate::{Cancel, Error, Result};
+
+/// Scores of all candidates.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// (n_candidates,): mean logistic loss, no weights and no penalty.
+    pub cross_entropy: Vec<f64>,
+    /// (n_candidates, 2, n_thresholds): samples of class 0 and of class 1 whose probability reaches the threshold.
+    pub reached: Vec<u64>,
+}
+
+/// Evaluate `params` (n_candidates, n_coefficients + 1) at ascending `thresholds`.
+pub fn evaluate(design: &Design, params: &[f64], thresholds: &[f32], isa: Isa, cancel: &Cancel) -> Result<Evaluation> {
+    let Some(labels) = design.labels() else {
+        return Err(Error::argument("y", "no labels", "labels 0 and 1"));
+    };
+    let width = design.n_coefficients() + 1;
+    check_params(params, width)?;
+    if thresholds.is_empty() || !thresholds.is_sorted_by(|a, b| a < b) {
+        return Err(Error::argument("thresholds", format!("{thresholds:?}"), "ascending numbers, at least one"));
+    }
+    let n = params.len() / width;
+    let lanes = Lanes::new(isa, n, n);
+    let bins = thresholds.len() + 1;
+    let per_candidate = (width + 2 * bins).checked_add(super::kernel::block_len(width));
+    check_memory("the evaluation's working memory", per_candidate.and_then(|c| c.checked_mul(8 * lanes.padded())))?;
+    let weights = lanes.pack(params, width, LOG2_E);
+    let partial = for_tasks(design.n_samples(), width, |task| {
+        let mut scratch = Scratch::new(&lanes, width);
+        let mut loss = vec![0.0; lanes.padded()];
+        let mut histogram = vec![0u64; n * 2 * bins];
+        for block in task.blocks(cancel) {
+            let (first, len) = block?;
+            design.fill_rows(first, len, &mut scratch.rows);
+            fill_unit_weights(&lanes, len, &mut scratch);
+            lanes.run::<false>(&weights, &mut scratch, &mut loss);
+            for (candidate, counts) in histogram.chunks_exact_mut(2 * bins).enumerate() {
+                let (at, step) = lanes.position(candidate, scratch.block);
+                for (i, &label) in labels[first..first + len].iter().enumerate() {
+                    // The residual is the probability of the wrong class.
+                    let wrong = scratch.residuals[at + i * step];
+                    let probability = if label == 1 { 1.0 - wrong } else { wrong };
+                    let bin = thresholds.partition_point(|&threshold| threshold <= probability);
+                    counts[usize::from(label) * bins + bin] += 1;
+                }
+            }
+        }
+        Ok((loss, histogram))
+    })?;
+    let (losses, histograms): (Vec<_>, Vec<_>) = partial.into_iter().unzip();
+    let loss = fold(losses);
+    let cross_entropy = (0..n).map(|c| LN_2 * loss[c] / design.n_samples() as f64).collect();
+    Ok(Evaluation { cross_entropy, reached: reached(histograms, bins) })
+}
+
+/// Samples at or above each threshold, from the histograms between thresholds.
+fn reached(histograms: Vec<Vec<u64>>, bins: usize) -> Vec<u64> {
+    let mut total = vec![0u64; histograms.first().map_or(0, Vec::len)];
+    for histogram in &histograms {
+        total.iter_mut().zip(histogram).for_each(|(t, h)| *t += h);
+    }
+    total
+        .chunks_exact(bins)
+        .flat_map(|counts| {
+            let mut above = counts.iter().sum::<u64>();
+            counts[..bins - 1]
+                .iter()
+                .map(|below| {
+                    above -= below;
+                    above
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Every real sample counts once, padding not at all.
+pub(super) fn fill_unit_weights(lanes: &Lanes, n: usize, scratch: &mut Scratch) {
+    let (filled, padding) = scratch.sample_weights.split_at_mut(n * lanes.weight_stride());
+    filled.fill(1.0);
+    padding.fill(0.0);
+}
+
+pub(super) fn check_params(params: &[f64], width: usize) -> Result<()> {
+    if params.is_empty() || !params.len().is_multiple_of(width) {
+        let accepted = format!("n_candidates x {width}: the coefficients and the intercept");
+        return Err(Error::argument("params", format!("{} values", params.len()), accepted));
+    }
+    if params.iter().any(|value| !value.is_finite()) {
+        return Err(Error::argument("params", "NaN or infinite values", "finite values"));
+    }
+    Ok(())
+}

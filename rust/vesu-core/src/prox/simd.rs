@@ -1,0 +1,244 @@
+//! Vector lanes: a dozen operations, three instruction sets, one kernel source.
+//!
+//! Candidates stand in lanes and never mix, and the AVX2 and AVX-512 forms use the same operations in the same
+//! order, so these two give the same bits. The portable form has no fused multiply-add on plain x86-64 and rounds
+//! differently there.
+
+use crate::{Error, Result};
+
+/// Instruction-set path of the kernels. Bits are reproducible on one path; record it with the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    Portable,
+    Avx2,
+    Avx512,
+}
+
+impl Isa {
+    const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// The name used by `VESU_SIMD`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    pub fn is_supported(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.is_supported(),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// `requested`, else `VESU_SIMD`, else the widest path of this machine.
+    pub fn choose(requested: Option<&str>) -> Result<Self> {
+        match requested {
+            Some(name) => Self::parse("simd", name),
+            None => match std::env::var("VESU_SIMD") {
+                Ok(name) => Self::parse("VESU_SIMD", name.trim()),
+                Err(_) => Ok(Self::ALL.into_iter().rfind(|isa| isa.is_supported()).unwrap_or(Self::Portable)),
+            },
+        }
+    }
+
+    fn parse(argument: &'static str, name: &str) -> Result<Self> {
+        let mut supported = Self::ALL.into_iter().filter(|isa| isa.is_supported());
+        supported.clone().find(|isa| isa.name() == name).ok_or_else(|| {
+            let first = supported.next().map_or("", Self::name);
+            let names = supported.fold(first.to_owned(), |text, isa| text + ", " + isa.name());
+            Error::argument(argument, format!("{name:?}"), format!("{names} on this machine"))
+        })
+    }
+
+    /// 32-bit lanes of one vector.
+    pub fn lanes(self) -> usize {
+        match self {
+            Self::Portable => <[f32; 4] as Simd>::LANES,
+            Self::Avx2 => 8,
+            Self::Avx512 => 16,
+        }
+    }
+}
+
+/// Adding and taking away 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+pub(super) const ROUND: f32 = 12_582_912.0;
+
+/// A vector of `LANES` floats.
+///
+/// # Safety
+/// Every method may only run where the implementing type's CPU features are present, inside a function compiled
+/// with them; pointers must be valid for `LANES` elements.
+pub(super) trait Simd: Copy {
+    const LANES: usize;
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// `from[index[lane]]` for each lane; every index is below `LANES`, and `from` holds `LANES` elements.
+    unsafe fn lookup(from: *const f32, index: *const i32) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    /// `self * factor + addend`.
+    unsafe fn fma(self, factor: Self, addend: Self) -> Self;
+    /// The larger; `other` where either is NaN.
+    unsafe fn max(self, other: Self) -> Self;
+    /// `-|self|`.
+    unsafe fn negative_abs(self) -> Self;
+    /// `self` where the sign bit of `sign` is set, else `other`.
+    unsafe fn where_negative(self, sign: Self, other: Self) -> Self;
+    /// `self * 2^n` for an integer n given as `n + ROUND`.
+    unsafe fn scale_exponent(self, rounded: Self) -> Self;
+}
+
+#[inline(always)]
+fn zip(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Simd for [f32; 4] {
+    const LANES: usize = 4;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        [value; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller vouches for four elements; the read is unaligned.
+        unsafe { from.cast::<Self>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller vouches for four elements; the write is unaligned.
+        unsafe { to.cast::<Self>().write_unaligned(self) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(from: *const f32, index: *const i32) -> Self {
+        // SAFETY: the caller vouches for four indices, each below four, and four elements.
+        std::array::from_fn(|lane| unsafe { *from.add(*index.add(lane) as usize) })
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        zip(self, other, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        zip(self, other, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        zip(self, other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        zip(self, other, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn fma(self, factor: Self, addend: Self) -> Self {
+        // Without the instruction `mul_add` is a slow library call.
+        const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+        std::array::from_fn(
+            |i| {
+                if FUSED { self[i].mul_add(factor[i], addend[i]) } else { self[i] * factor[i] + addend[i] }
+            },
+        )
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        zip(self, other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn negative_abs(self) -> Self {
+        self.map(|a| -a.abs())
+    }
+    #[inline(always)]
+    unsafe fn where_negative(self, sign: Self, other: Self) -> Self {
+        std::array::from_fn(|i| if sign[i].is_sign_negative() { self[i] } else { other[i] })
+    }
+    #[inline(always)]
+    unsafe fn scale_exponent(self, rounded: Self) -> Self {
+        zip(self, rounded, |a, n| f32::from_bits(a.to_bits().wrapping_add(n.to_bits() << 23)))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    /// Each method is its intrinsic; bodies are `unsafe` as a whole because all of them need the CPU feature.
+    macro_rules! methods {
+        ($($name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)? $body:block)*) => {
+            $(#[inline(always)]
+            unsafe fn $name($($arg: $ty),*) $(-> $out)? {
+                // SAFETY: the trait's contract: CPU features present, pointers good for one vector.
+                unsafe { $body }
+            })*
+        };
+    }
+
+    impl super::Simd for __m256 {
+        const LANES: usize = 8;
+        methods! {
+            splat(value: f32) -> Self { _mm256_set1_ps(value) }
+            load(from: *const f32) -> Self { _mm256_loadu_ps(from) }
+            lookup(from: *const f32, index: *const i32) -> Self {
+                _mm256_permutevar8x32_ps(_mm256_loadu_ps(from), _mm256_loadu_si256(index.cast()))
+            }
+        }
+        methods! {
+            store(self: Self, to: *mut f32) { _mm256_storeu_ps(to, self) }
+            add(self: Self, other: Self) -> Self { _mm256_add_ps(self, other) }
+            sub(self: Self, other: Self) -> Self { _mm256_sub_ps(self, other) }
+            mul(self: Self, other: Self) -> Self { _mm256_mul_ps(self, other) }
+            div(self: Self, other: Self) -> Self { _mm256_div_ps(self, other) }
+            fma(self: Self, factor: Self, addend: Self) -> Self { _mm256_fmadd_ps(self, factor, addend) }
+            max(self: Self, other: Self) -> Self { _mm256_max_ps(self, other) }
+            negative_abs(self: Self) -> Self { _mm256_or_ps(self, _mm256_set1_ps(-0.0)) }
+            where_negative(self: Self, sign: Self, other: Self) -> Self { _mm256_blendv_ps(other, self, sign) }
+            scale_exponent(self: Self, rounded: Self) -> Self {
+                let shift = _mm256_slli_epi32::<23>(_mm256_castps_si256(rounded));
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self), shift))
+            }
+        }
+    }
+
+    impl super::Simd for __m512 {
+        const LANES: usize = 16;
+        methods! {
+            splat(value: f32) -> Self { _mm512_set1_ps(value) }
+            load(from: *const f32) -> Self { _mm512_loadu_ps(from) }
+            lookup(from: *const f32, index: *const i32) -> Self {
+                _mm512_permutexvar_ps(_mm512_loadu_si512(index.cast()), _mm512_loadu_ps(from))
+            }
+        }
+        methods! {
+            store(self: Self, to: *mut f32) { _mm512_storeu_ps(to, self) }
+            add(self: Self, other: Self) -> Self { _mm512_add_ps(self, other) }
+            sub(self: Self, other: Self) -> Self { _mm512_sub_ps(self, other) }
+            mul(self: Self, other: Self) -> Self { _mm512_mul_ps(self, other) }
+            div(self: Self, other: Self) -> Self { _mm512_div_ps(self, other) }
+            fma(self: Self, factor: Self, addend: Self) -> Self { _mm512_fmadd_ps(self, factor, addend) }
+            max(self: Self, other: Self) -> Self { _mm512_max_ps(self, other) }
+            negative_abs(self: Self) -> Self {
+                let sign = _mm512_set1_epi32(i32::MIN);
+                _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(self), sign))
+            }
+            where_negative(self: Self, sign: Self, other: Self) -> Self {
+                let mask = _mm512_cmplt_epi32_mask(_mm512_castps_si512(sign), _mm512_setzero_si512());
+                _mm512_mask_blend_ps(mask, other, self)
+            }
+            scale_exponent(self: Self, rounded: Self) -> Self {
+                let shift = _mm512_slli_epi32::<23>(_mm512_castps_si512(rounded));
+                _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self), shift))
+            }
+        }
+    }
+}
