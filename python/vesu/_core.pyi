@@ -1,7 +1,7 @@
 """Types of the Rust core. Public functions with documentation live in the modules that wrap these."""
 
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,85 @@ def feature_moments(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 
 # ---- prox ----
+def simd_path(simd: str | None = None) -> str: ...
+def prox_standardise(
+    x: NDArray[np.float32], n_threads: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def prox_lipschitz(
+    x: NDArray[np.float32],
+    y: NDArray[np.uint8],
+    gradient: NDArray[np.float32] | None,
+    mean: list[float],
+    scale: list[float],
+    class_weight: tuple[float, float] = ...,
+    n_threads: int | None = None,
+) -> float: ...
+def prox_evaluate(
+    x: NDArray[np.float32],
+    y: NDArray[np.uint8],
+    gradient: NDArray[np.float32] | None,
+    mean: list[float],
+    scale: list[float],
+    params: NDArray[np.float64],
+    thresholds: list[float],
+    simd: str | None = None,
+    n_threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.uint64]]: ...
+def prox_predict(
+    x: NDArray[np.float32],
+    gradient: NDArray[np.float32] | None,
+    mean: list[float],
+    scale: list[float],
+    params: NDArray[np.float64],
+    simd: str | None = None,
+    n_threads: int | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+def prox_predict_volume(
+    values: NDArray[np.float32],
+    uses_gradient: bool,
+    mean: list[float],
+    scale: list[float],
+    params: NDArray[np.float64],
+    simd: str | None = None,
+    n_threads: int | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+
+@final
+class ProxSolver:
+    def __new__(
+        cls,
+        mean: list[float],
+        scale: list[float],
+        uses_gradient: bool,
+        meta_neurons: int,
+        l1: list[float],
+        l2: list[float],
+        learning_rate: float,
+        seed: int,
+        init_scale: float,
+        bootstrap: bool = True,
+        class_weight: tuple[float, float] = ...,
+        simd: str | None = None,
+    ) -> ProxSolver: ...
+    def step(
+        self,
+        x: NDArray[np.float32],
+        y: NDArray[np.uint8],
+        gradient: NDArray[np.float32] | None = None,
+        n_threads: int | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]: ...
+    def state(self) -> tuple[NDArray[np.float64], int, NDArray[np.bool_], NDArray[np.float64]]: ...
+    def set_state(
+        self,
+        params: NDArray[np.float64],
+        iteration: int,
+        diverged: NDArray[np.bool_],
+        start_loss: NDArray[np.float64],
+    ) -> None: ...
+    @property
+    def iteration(self) -> int: ...
+    @property
+    def simd(self) -> str: ...
 
 # ---- volume ----
 def connected_components(

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod error;
 pub mod features;
 pub mod ledger;
+pub mod pages;
 pub mod prox;
 pub mod tiff;
 pub mod volume;

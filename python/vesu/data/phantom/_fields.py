@@ -47,7 +47,7 @@ def _expand(coarse: Float32, axis: int, n: int, length: float) -> Float32:
     first, weights = _cubic_taps(n, length)
     column = [1] * coarse.ndim
     column[axis] = n
-    out = np.zeros(coarse.shape[:axis] + (n,) + coarse.shape[axis + 1 :], np.float32)
+    out = np.zeros((*coarse.shape[:axis], n, *coarse.shape[axis + 1 :]), np.float32)
     for tap in range(4):
         out += weights[tap].reshape(column) * coarse.take(first + tap, axis)
     return out
@@ -88,11 +88,16 @@ class SmoothField:
 
 
 def periodic_texture(
-    shape: tuple[int, int, int], sigma: tuple[float, float, float], rng: np.random.Generator
+    shape: tuple[int, int, int],
+    sigma: tuple[float, float, float],
+    rng: np.random.Generator,
+    *,
+    high_pass: float | None = None,
 ) -> Float32:
     """White noise under an anisotropic Gaussian, periodic in all axes, mean 0 and variance 1.
 
-    ``sigma`` is the Gaussian's deviation per axis in samples. Drawn in Fourier space: one inverse transform.
+    ``sigma`` is the Gaussian's deviation per axis in samples; ``high_pass`` takes what a Gaussian of that deviation
+    leaves away again along the first axis. Drawn in Fourier space: one inverse transform.
     """
     half = (shape[0], shape[1], shape[2] // 2 + 1)
     spectrum = rng.standard_normal((*half, 2), np.float32).view(np.complex64)[..., 0]
@@ -101,6 +106,9 @@ def periodic_texture(
         column = [1, 1, 1]
         column[axis] = -1
         spectrum *= np.exp(-2.0 * (np.pi * deviation * frequency) ** 2).astype(np.float32).reshape(column)
+    if high_pass is not None:
+        kept = 1 - np.exp(-2.0 * (np.pi * high_pass * frequencies[0]) ** 2)
+        spectrum *= kept.astype(np.float32)[:, None, None]
     spectrum[0, 0, 0] = 0
     texture = np.fft.irfftn(spectrum, shape, axes=(0, 1, 2)).astype(np.float32)
     return np.asarray(texture / texture.std(), np.float32)

@@ -129,7 +129,7 @@ def _sample_normals(smooth: Float32) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 def _canonical(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     """The vector or its opposite, its largest component positive: eigenvectors have no sign of their own."""
-    return vector * np.sign(vector[np.argmax(np.abs(vector))])
+    return np.asarray(vector * np.sign(vector[np.argmax(np.abs(vector))]))
 
 
 def _side(smooth: Float32, frame: LayerFrame, start: int, stop: int) -> Float32:

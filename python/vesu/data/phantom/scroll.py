@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.data.phantom._checks import check_range, check_seed, check_shape
+from vesu.data.phantom._checks import check_memory, check_range, check_seed, check_shape
 from vesu.data.phantom._fields import Float32, SmoothField, slabs, smooth_plane, stream
 
 FRAME = 3
@@ -106,6 +106,8 @@ def generate_scroll(shape: tuple[int, int, int], *, seed: int, params: ScrollPar
     ------
     ArgumentError
         A shape, seed or parameter out of its range.
+    MemoryLimitError
+        More than 2^29 voxels.
 
     Notes
     -----
@@ -128,6 +130,7 @@ def trace_wraps(shape: tuple[int, int, int], *, seed: int, params: ScrollParams 
     """The scroll of :func:`generate_scroll` with the wrap that each voxel belongs to and the torn places."""
     params = params or ScrollParams()
     check_shape(shape, minimum=16)
+    check_memory(shape)
     check_seed(seed)
     params.check()
 
@@ -208,13 +211,15 @@ def _surfaces(
     radius: Float32, angle: Float32, first_plane: int, sheet: _Sheet, params: ScrollParams
 ) -> tuple[NDArray[np.uint8], NDArray[np.int16], NDArray[np.bool_]]:
     """Label, nearest wrap and torn places of a slab, from its polar coordinates."""
-    turn = radius / np.float32(params.pitch) - angle / np.float32(2 * math.pi)
+    turn = np.asarray(radius / np.float32(params.pitch) - angle / np.float32(2 * math.pi), np.float32)
     below = np.floor(turn)
     nearest = np.full(turn.shape, np.inf, np.float32)
     wrap = np.zeros(turn.shape, np.int16)
     tear = np.zeros(turn.shape, np.float32)
     for k in (below, below + 1):  # |offset| < 1/2: no other wrap can be nearer
-        offset, slope, torn = _look_up(sheet, angle + np.float32(2 * math.pi) * k, radius, first_plane)
+        offset, slope, torn = _look_up(
+            sheet, np.asarray(angle + np.float32(2 * math.pi) * k, np.float32), radius, first_plane
+        )
         distance = np.abs(turn - k - offset) / np.sqrt(np.float32(params.pitch**-2) + slope)
         closer = (distance < nearest) & (k >= 0)
         nearest = np.where(closer, distance, nearest)

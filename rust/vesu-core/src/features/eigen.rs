@@ -118,11 +118,11 @@ multiversion! {
             let len = BLOCK.min(out.len() - start);
             let block = load(tensor, start, len);
             let mut found = [0f32; BLOCK];
-            for i in 0..BLOCK {
+            for (i, found) in found.iter_mut().enumerate() {
                 let [high, middle, low] = eigenvalues(matrix(&block, i));
                 // The tensor is positive semi-definite up to rounding; clamp what rounding did.
                 let trace = (high + middle + low).max(0.0);
-                found[i] = ((high - middle) / (trace + PLANARITY_FLOOR)).clamp(0.0, 1.0) as f32;
+                *found = ((high - middle) / (trace + PLANARITY_FLOOR)).clamp(0.0, 1.0) as f32;
             }
             out[start..start + len].copy_from_slice(&found[..len]);
         }

@@ -20,7 +20,7 @@ pub fn gather(
 ) -> Result<(Vec<f32>, Vec<f32>)> {
     let n_voxels: usize = shape.iter().product();
     check_index(index, n_voxels)?;
-    let len = index.len().checked_mul(n_channels).unwrap_or(usize::MAX);
+    let len = index.len().saturating_mul(n_channels);
     let (mut found, mut slopes) = (zeroed("gathered values", len)?, zeroed("gathered gradients", len)?);
     let tasks = found.par_chunks_mut(CHUNK * n_channels).zip(slopes.par_chunks_mut(CHUNK * n_channels));
     tasks.zip(index.par_chunks(CHUNK)).try_for_each(|((found, slopes), index)| {

@@ -91,8 +91,8 @@ fn block<const N: usize>(out: &mut [f32], source: &[f32], starts: &[usize], weig
     for (sum, &value) in sums.iter_mut().zip(row(radius)) {
         *sum = weights[0] * value;
     }
-    for k in 1..=radius {
-        let (before, after, weight) = (row(radius - k), row(radius + k), weights[k]);
+    for (k, &weight) in weights.iter().enumerate().skip(1) {
+        let (before, after) = (row(radius - k), row(radius + k));
         for i in 0..N {
             sums[i] += weight * (before[i] + after[i]);
         }

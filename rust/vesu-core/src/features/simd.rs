@@ -16,8 +16,8 @@ macro_rules! multiversion {
                 fn avx2($($arg: $type),*) {
                     portable($($arg),*)
                 }
-                if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor was just seen to have AVX2, the only requirement of `avx2`.
+                if $crate::features::simd::use_avx2() {
+                    // SAFETY: `use_avx2` has just seen that the processor has AVX2, the only requirement of `avx2`.
                     return unsafe { avx2($($arg),*) };
                 }
             }
@@ -27,3 +27,17 @@ macro_rules! multiversion {
 }
 
 pub(crate) use multiversion;
+
+/// Set by a test that compares the two versions.
+#[cfg(test)]
+pub(crate) static FORCE_PORTABLE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn use_avx2() -> bool {
+    #[cfg(test)]
+    if FORCE_PORTABLE.load(std::sync::atomic::Ordering::Relaxed) {
+        return false;
+    }
+    std::arch::is_x86_feature_detected!("avx2")
+}

@@ -282,3 +282,59 @@ impl Scratch {
         Ok(Self { columns: columns?, smooth: smooth?, tensor: tensor?, previous: previous? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(shape: [usize; 3], z_range: Range<usize>, max_bytes: u64, cancel: &Cancel) -> Result<Vec<f32>> {
+        let volume: Vec<u8> = (0..shape.iter().product::<usize>()).map(|i| (i * 37 % 251) as u8).collect();
+        let spec = Spec::new(&[1.0, 2.0], &Family::ALL.map(Family::name), true).unwrap();
+        extract(&volume, shape, &spec, z_range, max_bytes, cancel)
+    }
+
+    #[test]
+    fn slabs_do_not_show() {
+        let shape = [2 * SLAB + 5, 4, 9];
+        let whole = all(shape, 0..shape[0], u64::MAX, &Cancel::new()).unwrap();
+        let plane = shape[1] * shape[2];
+        for z in [0, SLAB - 1, SLAB, 2 * SLAB + 4] {
+            let one = all(shape, z..z + 1, u64::MAX, &Cancel::new()).unwrap();
+            for (channel, found) in one.chunks_exact(plane).enumerate() {
+                assert_eq!(found, &whole[(channel * shape[0] + z) * plane..][..plane], "channel {channel}, z {z}");
+            }
+        }
+    }
+
+    #[test]
+    fn instruction_sets_do_not_show() {
+        use std::sync::atomic::Ordering;
+
+        use crate::features::simd::FORCE_PORTABLE;
+
+        let shape = [20, 21, 90];
+        let wide = all(shape, 0..20, u64::MAX, &Cancel::new()).unwrap();
+        FORCE_PORTABLE.store(true, Ordering::Relaxed); // tests beside this one then also take it: same bits
+        let portable = all(shape, 0..20, u64::MAX, &Cancel::new()).unwrap();
+        FORCE_PORTABLE.store(false, Ordering::Relaxed);
+        assert!(wide.iter().zip(&portable).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
+
+    #[test]
+    fn refusals() {
+        let shape = [3, 4, 5];
+        let cancelled = Cancel::new();
+        cancelled.cancel();
+        assert!(matches!(all(shape, 0..3, u64::MAX, &cancelled), Err(Error::Cancelled)));
+        assert!(matches!(all(shape, 0..3, 1000, &Cancel::new()), Err(Error::Memory { limit: 1000, .. })));
+        for range in [0..0, 2..4] {
+            assert!(matches!(
+                all(shape, range, u64::MAX, &Cancel::new()),
+                Err(Error::Argument { name: "z_range", .. })
+            ));
+        }
+        let spec = Spec::new(&[1.0], &["intensity"], true).unwrap();
+        let wrong = extract(&[0u8; 7], [2, 2, 2], &spec, 0..2, u64::MAX, &Cancel::new());
+        assert!(matches!(wrong, Err(Error::Argument { name: "shape", .. })));
+    }
+}

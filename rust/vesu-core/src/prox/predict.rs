@@ -158,12 +158,13 @@ fn zeros(n: usize) -> Result<Vec<f32>> {
 struct VolumeRun<'a> {
     values: &'a [f32],
     shape: [usize; 4],
+    squares: Vec<f64>,
     magnitude: Vec<f32>,
 }
 
 impl<'a> VolumeRun<'a> {
     fn new(values: &'a [f32], shape: [usize; 4], block: usize) -> Self {
-        Self { values, shape, magnitude: vec![0.0; block] }
+        Self { values, shape, squares: vec![0.0; block], magnitude: vec![0.0; block] }
     }
 
     /// Write the rows of `n` voxels from `position` (z, y, x); false if a value was NaN or infinite.
@@ -199,30 +200,29 @@ impl<'a> VolumeRun<'a> {
         &self.values[((f * nz + z) * ny + y) * nx..][..nx]
     }
 
+    /// In float64 and rounded once, as the training samples' gradients are.
     fn fill_magnitude(&mut self, f: usize, [z, y, x]: [usize; 3], n: usize) {
         let [_, nz, ny, nx] = self.shape;
-        let along_z = (neighbours(z, nz), |at| self.row(f, at, y));
-        let along_y = (neighbours(y, ny), |at| self.row(f, z, at));
-        let ((z_low, z_high, z_step), (y_low, y_high, y_step)) = (along_z.0, along_y.0);
-        let (z_low, z_high) = (&along_z.1(z_low)[x..x + n], &along_z.1(z_high)[x..x + n]);
-        let (y_low, y_high) = (&along_y.1(y_low)[x..x + n], &along_y.1(y_high)[x..x + n]);
+        let run = |z: usize, y: usize| &self.row(f, z, y)[x..x + n];
+        let ((z_low, z_high, z_step), (y_low, y_high, y_step)) = (neighbours(z, nz), neighbours(y, ny));
+        let ((z_low, z_high), (y_low, y_high)) = ((run(z_low, y), run(z_high, y)), (run(z, y_low), run(z, y_high)));
+        for i in 0..n {
+            let dz = (f64::from(z_high[i]) - f64::from(z_low[i])) * z_step;
+            let dy = (f64::from(y_high[i]) - f64::from(y_low[i])) * y_step;
+            self.squares[i] = dz * dz + dy * dy;
+        }
         let centre = self.row(f, z, y);
         for i in 0..n {
-            let dz = (z_high[i] - z_low[i]) * z_step;
-            let dy = (y_high[i] - y_low[i]) * y_step;
-            self.magnitude[i] = dz * dz + dy * dy;
-        }
-        for i in 0..n {
             let (low, high, step) = neighbours(x + i, nx);
-            let dx = (centre[high] - centre[low]) * step;
-            self.magnitude[i] = (self.magnitude[i] + dx * dx).sqrt();
+            let dx = (f64::from(centre[high]) - f64::from(centre[low])) * step;
+            self.magnitude[i] = (self.squares[i] + dx * dx).sqrt().min(f64::from(f32::MAX)) as f32;
         }
     }
 }
 
 /// (index below, index above, one over their distance), clamped at the faces.
 #[inline(always)]
-fn neighbours(at: usize, n: usize) -> (usize, usize, f32) {
+fn neighbours(at: usize, n: usize) -> (usize, usize, f64) {
     let (low, high) = (at.saturating_sub(1), (at + 1).min(n - 1));
     (low, high, if high - low == 2 { 0.5 } else { 1.0 })
 }

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::check::same_length;
 use super::runs::{MaskRows, Rows, Run, Slab};
 use super::{Connectivity, EarlierRow, SLAB_SLICES, Shape};
+use crate::pages::{Zeroable, zeroed};
 use crate::{Cancel, Result};
 
 /// Runs handled between two polls of the cancel token in serial loops.
@@ -60,7 +61,7 @@ impl Components {
                 Slab::extract(rows, shape, first, SLAB_SLICES.min(nz - first), cancel)
             })
             .collect::<Result<Vec<_>>>()?;
-        let mut parents = vec![0; slabs.iter().map(|slab| slab.runs.len()).sum()];
+        let mut parents = zeroed("components", slabs.iter().map(|slab| slab.runs.len()).sum())?;
         unite_inside_slabs(&mut parents, &slabs, ny, connectivity, cancel)?;
         stitch_seams(&mut parents, &slabs, ny, connectivity, cancel)?;
         let count = number_in_order(&mut parents, cancel)?;
@@ -69,7 +70,7 @@ impl Components {
 
     /// Voxels of each label; entry 0, the background's, is left at 0.
     pub fn sizes(&self, cancel: &Cancel) -> Result<Vec<u32>> {
-        let mut sizes = vec![0u32; self.count as usize + 1];
+        let mut sizes = zeroed("component sizes", self.count as usize + 1)?;
         for (slab, labels) in self.labelled_slabs() {
             cancel.check()?;
             for (run, &label) in slab.runs.iter().zip(labels) {
@@ -107,13 +108,13 @@ impl Components {
         Ok(any)
     }
 
-    /// A volume with `value(label)` on every run; the background holds `T::default()`.
+    /// A volume with `value(label)` on every run and 0 in the background.
     pub fn paint<T>(&self, value: impl Fn(u32) -> T + Sync, cancel: &Cancel) -> Result<Vec<T>>
     where
-        T: Copy + Default + Send,
+        T: Zeroable + Send,
     {
         let [nz, ny, nx] = self.shape;
-        let mut volume = vec![T::default(); nz * ny * nx];
+        let mut volume = zeroed("the result", nz * ny * nx)?;
         let slabs: Vec<_> = self.labelled_slabs().collect();
         volume.par_chunks_mut(SLAB_SLICES * ny * nx).zip(slabs).try_for_each(|(voxels, (slab, labels))| {
             for (row, voxels) in voxels.chunks_exact_mut(nx).enumerate() {

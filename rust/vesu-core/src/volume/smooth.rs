@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::check::{refusal, same_length};
 use super::{SLAB_SLICES, Shape};
+use crate::pages::zeroed;
 use crate::{Cancel, Error, Result};
 
 /// Widest radius: a window of 2 radius + 1 slices must be counted exactly in `f32`.
@@ -22,7 +23,7 @@ pub fn smooth_z(volume: &[f32], shape: Shape, radius: usize, cancel: &Cancel) ->
         return Err(Error::argument("radius", radius, format!("0 to {MAX_RADIUS}")));
     }
     let slice_length = shape[1] * shape[2];
-    let mut smooth = vec![0.0; volume.len()];
+    let mut smooth = zeroed("the smooth volume", volume.len())?;
     let bad = smooth
         .par_chunks_mut(SLAB_SLICES * slice_length)
         .enumerate()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.data.phantom._checks import check_range, check_seed
+from vesu.data.phantom._checks import check_memory, check_range, check_seed
 from vesu.data.phantom._fields import Float32, SmoothField, gaussian_blur, periodic_texture, slabs, stream
 from vesu.data.phantom._layers import LayerFrame, Layers, find_layers, sheet_coordinates
 from vesu.errors import ArgumentError, DataError
@@ -41,17 +41,17 @@ class DressParams:
     thickness: float = 13.0
     centring: float = 0.0
     gap_width: float = 4.0
-    gap_open: float = 0.62
-    papyrus: float = 116.0
+    gap_open: float = 0.6
+    papyrus: float = 118.0
     air: float = 28.0
-    fibre_contrast: float = 13.0
-    lamina_contrast: float = 15.0
+    fibre_contrast: float = 14.0
+    lamina_contrast: float = 18.0
     grain_contrast: float = 16.0
-    recto_contrast: float = 22.0
+    recto_contrast: float = 34.0
     crack_density: float = 0.12
     inclusion_density: float = 3.0
-    psf_sigma: float = 0.7
-    noise_sigma: float = 4.0
+    psf_sigma: float = 0.8
+    noise_sigma: float = 3.0
     drift: float = 5.0
     exposure_jitter: float = 0.03
 
@@ -116,6 +116,8 @@ def dress(label: NDArray[np.integer], seed: int, *, params: DressParams | None =
     ------
     ArgumentError
         Not a 3-D integer array, too small, or a seed or parameter out of range.
+    MemoryLimitError
+        More than 2^29 voxels.
     DataError
         A label value other than 0, 1, 2.
 
@@ -156,6 +158,7 @@ def _checked_surface(label: NDArray[np.integer]) -> NDArray[np.bool_]:
         raise ArgumentError(f"label: got {got}; accepted: an integer NumPy array")
     if label.ndim != 3 or min(label.shape) < 8 or max(label.shape) > 2048:
         raise ArgumentError(f"label: got shape {label.shape}; accepted: (z, y, x), each from 8 to 2048")
+    check_memory(label.shape)
     if label.min() < 0 or label.max() > 2:
         values = np.unique(label)
         raise DataError(f"label: got values {values[:8].tolist()}; accepted: 0 background, 1 surface, 2 unlabelled")
@@ -179,14 +182,15 @@ def _frame_depth(label: NDArray[np.integer]) -> int:
 
 
 def _draw_textures(seed: int, params: DressParams) -> _Textures:
-    def draw(name: str, *sigma: float) -> Float32:
+    def draw(name: str, *sigma: float, high_pass: float | None = None) -> Float32:
         across, along, around = (params.scale * s for s in sigma)
-        return periodic_texture(_TEXTURE_SHAPE, (across, along, around), stream(seed, name))
+        cut = None if high_pass is None else params.scale * high_pass
+        return periodic_texture(_TEXTURE_SHAPE, (across, along, around), stream(seed, name), high_pass=cut)
 
     return _Textures(
         fibres_around=draw("fibres_around", 0.8, 0.8, 22.0),
         fibres_along=draw("fibres_along", 0.8, 22.0, 0.8),
-        laminae=draw("laminae", 0.8, 20.0, 13.0),
+        laminae=draw("laminae", 0.6, 20.0, 13.0, high_pass=1.3),
         opening=draw("opening", 3.5, 22.0, 12.0),
     )
 
@@ -236,7 +240,8 @@ def _compose(
 
     recto_to_verso = np.clip((into - 0.5) * 5 + 0.5, 0, 1)
     fibres = sampled.fibres_around * (1 - recto_to_verso) + sampled.fibres_along * recto_to_verso
-    body = params.fibre_contrast * fibres + params.lamina_contrast * sampled.laminae
+    calm = 1 - 0.6 * np.exp(-0.5 * (depth / (2.5 * s)) ** 2)  # the recto is one even lamina
+    body = params.fibre_contrast * fibres + params.lamina_contrast * calm * sampled.laminae
     body += params.grain_contrast * s**1.5 * grain.standard_normal(depth.shape, np.float32)
     body += 9.0 * smooth.density.slab(start, stop) + 4.0 * sampled.opening
     body += _recto(depth, into * thickness, labelled, smooth.recto.slab(start, stop), params)
@@ -258,7 +263,7 @@ def _sample(
     def look_up(texture: Float32, shear_along: float, shear_around: float) -> Float32:
         v = np.rint(along + np.float32(shear_along) * across).astype(np.int32) % _TEXTURE_SHAPE[1]
         w = np.rint(around + np.float32(shear_around) * across).astype(np.int32) % _TEXTURE_SHAPE[2]
-        return texture.ravel()[(u * _TEXTURE_SHAPE[1] + v) * _TEXTURE_SHAPE[2] + w]
+        return np.asarray(texture.ravel()[(u * _TEXTURE_SHAPE[1] + v) * _TEXTURE_SHAPE[2] + w])
 
     return _Textures(
         look_up(textures.fibres_around, 0.0, 2.3),
@@ -293,8 +298,8 @@ def _recto(
     # A dense layer with looser ones beside it: the mean stays, so that brightness alone tells little.
     own = labelled | (np.abs(depth) < 4 * width)
     square = (np.where(own, depth, inward - 1.9) / width) ** 2
-    ridge = np.exp(-0.5 * square) - 0.45 * np.exp(-0.125 * square)
-    return np.asarray(strength * np.where(own, np.float32(1), np.float32(0.5)) * ridge, np.float32)
+    ridge = np.exp(-0.5 * square) - 0.62 * np.exp(-0.125 * square)
+    return np.asarray(strength * np.where(own, np.float32(1), np.float32(0.4)) * ridge, np.float32)
 
 
 def _cracks(smooth: _Fields, planes: tuple[int, int], params: DressParams) -> Float32:

@@ -1,0 +1,236 @@
+"""The model that a search leaves: an ensemble of candidates that predicts samples and whole feature volumes."""
+
+import io
+import json
+import math
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vesu import _core
+from vesu.errors import ArgumentError, FileError, FormatError
+from vesu.grid_search.checks import float32_rows
+
+__all__ = ["ProxFitModel"]
+
+FORMAT = "vesu-prox-fit/1"
+ARRAYS = {"coef": (np.float64, 2), "intercept": (np.float64, 1), "mean": (np.float64, 1), "scale": (np.float64, 1)}
+MAX_MEMBER_BYTES = 64 << 20
+"""A real model takes some kilobytes; a file that claims more than this a member is refused unread."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProxFitModel:
+    """Candidates that predict together: mean probability and spread (R17).
+
+    Each member's probability is sigmoid(x'.w + x'^2.alpha + g'.beta + b) with x' = (x - mean) / scale, g' = g / scale.
+    ``coef`` holds (w, alpha, beta) of the standardised features, or (w, alpha) without gradients.
+
+    Raises
+    ------
+    ArgumentError
+        Shapes that do not agree, values that are not finite, scales that are not positive.
+
+    Examples
+    --------
+    >>> model = ProxFitModel(np.array([[2.0, 0.0]]), np.zeros(1), np.zeros(1), np.ones(1), ("f0",), 0.5, False, (0,))
+    >>> mean, spread = model.predict_proba(np.array([[-1.0], [1.0]], np.float32))
+    >>> np.round(mean, 3).tolist(), spread.tolist()
+    ([0.119..., 0.880...], [0.0, 0.0])
+    """
+
+    coef: NDArray[np.float64]
+    """(n_members, n_coefficients)"""
+    intercept: NDArray[np.float64]
+    """(n_members,)"""
+    mean: NDArray[np.float64]
+    """(n_features,)"""
+    scale: NDArray[np.float64]
+    """(n_features,)"""
+    feature_names: tuple[str, ...]
+    threshold: float
+    """Probability from which a sample is called positive: the median of the members' best thresholds."""
+    uses_gradient: bool
+    candidates: tuple[int, ...]
+    """Which candidates of the grid the members are, best first."""
+
+    def __post_init__(self) -> None:
+        for name, (dtype, ndim) in ARRAYS.items():
+            array = getattr(self, name)
+            if not (isinstance(array, np.ndarray) and array.dtype == dtype and array.ndim == ndim):
+                raise ArgumentError(f"{name}: accepted: a {ndim}-D array of {np.dtype(dtype)}")
+            if not np.isfinite(array).all():
+                raise ArgumentError(f"{name}: got NaN or infinite values; accepted: finite values")
+        n_members, n_features = len(self.intercept), len(self.mean)
+        width = n_features * (3 if self.uses_gradient else 2)
+        shapes = (self.coef.shape, self.scale.shape, len(self.feature_names), len(self.candidates))
+        if min(n_members, n_features) == 0 or shapes != ((n_members, width), (n_features,), n_features, n_members):
+            got = f"coef {self.coef.shape}, intercept {self.intercept.shape}, mean {self.mean.shape}, "
+            got += f"scale {self.scale.shape}, {len(self.feature_names)} names, {len(self.candidates)} candidates"
+            raise ArgumentError(f"model: got {got}; accepted: shapes that agree, none empty")
+        if not (self.scale > 0).all():
+            raise ArgumentError("scale: got values <= 0; accepted: values above 0")
+        if not 0 <= self.threshold <= 1:
+            raise ArgumentError(f"threshold: got {self.threshold}; accepted: 0 to 1")
+
+    def predict_proba(
+        self, x: NDArray[Any], g: NDArray[Any] | None = None, *, n_threads: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean probability of the positive class and its standard deviation over the members.
+
+        Parameters
+        ----------
+        x : array, shape (n_samples, n_features)
+            Raw features; float32 is not copied.
+        g : array, shape (n_samples, n_features), optional
+            Raw spatial gradient magnitudes, exactly where the model uses them.
+
+        Returns
+        -------
+        mean, deviation : float32, shape (n_samples,)
+
+        Raises
+        ------
+        ArgumentError
+            A wrong shape or dtype, NaN or infinities (with count and first position), ``g`` missing or too much.
+        """
+        gradient = None if g is None else float32_rows("gradient", g)
+        if (gradient is not None) != self.uses_gradient:
+            raise ArgumentError(f"gradient: got {'None' if g is None else 'an array'}; accepted: as in the fit")
+        return _core.prox_predict(
+            float32_rows("x", x), gradient, self.mean.tolist(), self.scale.tolist(), self._params(), n_threads=n_threads
+        )
+
+    def predict_volume(
+        self, values: NDArray[np.float32], *, n_threads: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probability and uncertainty of every voxel of a feature volume.
+
+        The spatial gradient magnitude of each channel (``numpy.gradient``: central differences, one-sided at the
+        faces) is formed voxel by voxel and never stored.
+
+        Parameters
+        ----------
+        values : float32, shape (n_features, z, y, x)
+
+        Returns
+        -------
+        probability, uncertainty : float32, shape (z, y, x)
+            Mean and population standard deviation over the members.
+
+        Raises
+        ------
+        ArgumentError
+            A wrong shape or dtype, NaN or infinities (with count and first position).
+        """
+        return _core.prox_predict_volume(
+            values, self.uses_gradient, self.mean.tolist(), self.scale.tolist(), self._params(), n_threads=n_threads
+        )
+
+    def _params(self) -> NDArray[np.float64]:
+        return np.concatenate([self.coef, self.intercept[:, None]], axis=1)
+
+    def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
+        """Write an .npz of plain arrays and a JSON text; the same model gives the same bytes. A path is written
+        atomically.
+
+        Raises
+        ------
+        FileError
+            The operating system refused a step; the old file, if any, is untouched.
+        """
+        meta = {
+            "format": FORMAT,
+            "feature_names": list(self.feature_names),
+            "threshold": self.threshold,
+            "uses_gradient": self.uses_gradient,
+            "candidates": list(self.candidates),
+        }
+        text = json.dumps(meta, sort_keys=True, allow_nan=False).encode()
+        buffer = io.BytesIO()
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        np.savez(buffer, allow_pickle=False, meta=np.frombuffer(text, np.uint8), **arrays)
+        if not isinstance(file, (str, os.PathLike)):
+            file.write(buffer.getvalue())
+            return
+        from vesu.data.storage import write_bytes_atomic
+
+        write_bytes_atomic(file, buffer.getvalue())
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str] | BinaryIO) -> "ProxFitModel":
+        """Read what :meth:`save` wrote; nothing in the file is trusted.
+
+        Raises
+        ------
+        FileError
+            The file cannot be read.
+        FormatError
+            Not such a file, another version, truncated, or values that do not make a model.
+        """
+        if not isinstance(file, (str, os.PathLike)):
+            return _parse("model", file)
+        try:
+            with Path(file).open("rb") as opened:
+                return _parse(str(file), opened)
+        except OSError as error:
+            raise FileError(error.errno, error.strerror, str(file)) from error
+
+
+def _parse(name: str, file: BinaryIO) -> ProxFitModel:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            arrays = {key: _array(archive, key, dtype, ndim) for key, (dtype, ndim) in ARRAYS.items()}
+            meta = json.loads(_array(archive, "meta", np.uint8, 1).tobytes())
+        if meta["format"] != FORMAT:
+            raise FormatError(f"{name}: format {meta['format']!r}; accepted: {FORMAT!r}")
+        names, threshold, candidates = meta["feature_names"], meta["threshold"], meta["candidates"]
+        if not (isinstance(meta["uses_gradient"], bool) and isinstance(threshold, float) and math.isfinite(threshold)):
+            raise ValueError("uses_gradient or threshold of a wrong type")
+        if not (all(type(text) is str for text in names) and all(type(number) is int for number in candidates)):
+            raise ValueError("feature_names or candidates of a wrong type")
+        return ProxFitModel(
+            **arrays,
+            feature_names=tuple(names),
+            threshold=threshold,
+            uses_gradient=meta["uses_gradient"],
+            candidates=tuple(candidates),
+        )
+    except FormatError:
+        raise
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ArgumentError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        NotImplementedError,  # a compression that zipfile lacks
+        RuntimeError,  # an encrypted member, JSON nested too deep
+        MemoryError,
+    ) as error:
+        raise FormatError(f"{name}: not a {FORMAT} file: {error}") from error
+
+
+def _array(archive: zipfile.ZipFile, name: str, dtype: Any, ndim: int) -> NDArray[Any]:
+    """One .npy member, whose header must agree with the bytes that are there before anything is allocated."""
+    member = archive.getinfo(f"{name}.npy")
+    if member.file_size > MAX_MEMBER_BYTES:
+        raise ValueError(f"{member.filename} claims {member.file_size} bytes; the limit is {MAX_MEMBER_BYTES}")
+    with archive.open(member) as opened:
+        data = io.BytesIO(opened.read(MAX_MEMBER_BYTES + 1))
+    if np.lib.format.read_magic(data) != (1, 0):
+        raise ValueError(f"{member.filename}: not .npy version 1.0")
+    shape, fortran, found = np.lib.format.read_array_header_1_0(data)
+    payload = data.read()
+    expected = math.prod(shape) * np.dtype(dtype).itemsize
+    if found != np.dtype(dtype) or len(shape) != ndim or fortran or len(payload) != expected:
+        raise ValueError(f"{member.filename}: {found} of shape {shape} in {len(payload)} bytes")
+    return np.frombuffer(payload, dtype).reshape(shape)
