@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vesu.errors import DataError, FileError, FormatError
+from vesu.errors import DataError, EvidenceError, FileError, FormatError
+from vesu.ledger import verify
 from vesu.report.jsonfile import Node, parse_json, read_bytes
 from vesu.report.training import Events, read_events
 
-RUN_FILES = ("summary.json", "config.json", "events.jsonl", "inventory.json", "preflight.json", "leaderboard.json")
+RUN_FILES = (
+    "summary.json", "config.json", "events.jsonl", "inventory.json", "preflight.json", "leaderboard.json", "failure.json",
+)  # fmt: skip
 SCORES = ("f1", "f_beta", "iou", "precision", "recall")
 
 
@@ -60,6 +63,16 @@ class LedgerHead:
 
     entries: int | None
     root: str | None
+
+
+@dataclass(frozen=True)
+class LedgerCheck:
+    """What verifying ``events.jsonl`` gave when the report was written; ``problem`` is why it does not hold."""
+
+    entries: int | None
+    root: str | None
+    torn_bytes: int
+    problem: str | None
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,7 @@ class Volume:
     ink_ratio_global: float | None
     ink_ratio_by_slice: tuple[float, ...]
     percentiles: Mapping[str, float]
+    density_warning: str | None
     steps: tuple[Step, ...]
     truth: Mapping[str, float]
     views_path: Path
@@ -160,6 +174,8 @@ class Run:
     leaderboard: tuple[Candidate, ...] | None
     volumes: tuple[Volume, ...]
     events: Events | None
+    ledger: LedgerCheck | None
+    failure: str | None
 
 
 def load_run(folder: Path) -> Run:
@@ -195,7 +211,24 @@ def load_run(folder: Path) -> Run:
         leaderboard=leaderboard,
         volumes=tuple(_volume(path) for path in segments),
         events=read_events(folder / "events.jsonl", winner=winner),
+        ledger=_check_ledger(folder / "events.jsonl"),
+        failure=_failure(folder / "failure.json"),
     )
+
+
+def _check_ledger(path: Path) -> LedgerCheck | None:
+    if not path.exists():
+        return None
+    try:
+        found = verify(path)
+    except EvidenceError as error:
+        return LedgerCheck(None, None, 0, str(error))
+    return LedgerCheck(found.entries, found.root, found.torn_bytes, None)
+
+
+def _failure(path: Path) -> str | None:
+    node = Node.read(path)
+    return None if node is None else f"{node.text('error') or 'error'}: {node.text('message') or ''}"
 
 
 def _object(path: Path) -> Mapping[str, Any] | None:
@@ -333,6 +366,7 @@ def _volume(path: Path) -> Volume:
         high=thresholds.number("high"),
         ink_ratio_global=node.number("ink_ratio_global"),
         ink_ratio_by_slice=node.numbers("ink_ratio_by_slice"),
+        density_warning=node.text("density_warning"),
         percentiles=node.mapping_of_numbers("probability_percentiles"),
         steps=tuple(
             Step(
