@@ -1,0 +1,254 @@
+"""The charts, drawn by matplotlib as SVG whose colours and fonts are the page's own, so that they suit light and dark."""
+
+import html
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vesu.report.extras import optional
+from vesu.report.loader import Candidate, Phase
+from vesu.report.training import Curve
+
+# Stand-ins that no colour map yields, each replaced by a CSS variable of the page after drawing.
+INK, SOFT, GRID, ACCENT, SECOND, BAND = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"
+VARIABLES = {INK: "ink", SOFT: "soft", GRID: "line", ACCENT: "accent", SECOND: "second", BAND: "band"}
+MAX_VECTOR_CELLS = 4000
+MAX_POINTS = 2000
+MAX_PHASES = 40
+SETTINGS = {
+    "svg.fonttype": "none",  # text stays text: the page's font, selectable, read by screen readers
+    "svg.hashsalt": "vesu",  # the same chart gives the same bytes
+    "text.parse_math": False,  # a "$" in a name is a dollar
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": SOFT,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": SOFT,
+    "ytick.labelcolor": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "none",
+}
+
+
+@contextmanager
+def _axes(width: float, height: float) -> Iterator[tuple[Any, Any]]:
+    """A figure of its own (no pyplot, no global figure list); the settings hold only inside."""
+    matplotlib, figures = optional("matplotlib"), optional("matplotlib.figure")
+    with matplotlib.rc_context(SETTINGS):
+        figure = figures.Figure(figsize=(width / 72, height / 72), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def _svg(figure: Any, name: str, alt: str) -> str:
+    """The figure as inline SVG: page colours, ids of its own, no width and height, a text alternative."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    svg = re.sub(r'(xlink:href|href)="#', rf'\1="#{name}-', svg)
+    svg = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", svg)
+    svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
+    svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg, count=1)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt, quote=True)}" class="chart" ', 1)
+
+
+def phases_chart(phases: Sequence[Phase]) -> str:
+    """Seconds of each phase as bars, in the order of the run."""
+    phases = phases[:MAX_PHASES]
+    seconds = [phase.seconds or 0.0 for phase in phases]
+    total, longest = sum(seconds) or 1.0, max(seconds) or 1.0
+    with _axes(360, 21 * len(phases) + 34) as (figure, axes):
+        rows = np.arange(len(phases))
+        axes.barh(rows, seconds, height=0.62, color=ACCENT)
+        axes.set_yticks(rows, [_short(phase.name) for phase in phases])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.invert_yaxis()
+        axes.grid(False, axis="y")
+        axes.spines["bottom"].set_visible(False)
+        for row, value in enumerate(seconds):
+            axes.annotate(
+                f"{value:,.1f} s  {value / total:.0%}", (value, row), (5, 0), textcoords="offset points", va="center"
+            )
+        axes.set_xlim(0, longest * 1.45)
+        axes.set_xlabel("seconds")
+        names = "; ".join(f"{phase.name} {value:.1f} s" for phase, value in zip(phases, seconds, strict=True))
+        return _svg(figure, "phases", f"Time per phase: {names}")
+
+
+def training_chart(name: str, curve: Curve, label: str, *, winner: int | None, log: bool = False) -> str:
+    """One quantity of all candidates over the search: range, median, and the winner."""
+    n_steps, curve = len(curve.step), _thin(curve)
+    with _axes(360, 230) as (figure, axes):
+        axes.fill_between(curve.step, curve.minimum, curve.maximum, color=BAND, linewidth=0, label="min to max")
+        axes.plot(curve.step, curve.median, color=SECOND, linewidth=1.4, label="median")
+        if curve.winner is not None:
+            axes.plot(curve.step, curve.winner, color=ACCENT, linewidth=1.8, label=f"winner (candidate {winner})")
+        if log and np.nanmin(curve.minimum) > 0:
+            axes.set_yscale("log")
+        else:
+            _cut_top(axes, curve)
+        axes.margins(x=0)
+        axes.set_xlabel("iteration")
+        axes.set_title(label, loc="left", fontsize=9.5, color=INK)
+        axes.legend(loc="best", handlelength=1.4)
+        ends = f"median from {curve.median[0]:.4g} to {curve.median[-1]:.4g}"
+        if curve.winner is not None:
+            ends += f", winner from {curve.winner[0]:.4g} to {curve.winner[-1]:.4g}"
+        return _svg(figure, name, f"{label} over {n_steps} iterations: {ends}")
+
+
+def _thin(curve: Curve) -> Curve:
+    """At most ``MAX_POINTS`` points: each group of neighbours keeps its range, its median and the winner's last."""
+    size = -(-len(curve.step) // MAX_POINTS)
+    if size == 1:
+        return curve
+    starts = np.arange(0, len(curve.step), size)
+    last = np.append(starts[1:], len(curve.step)) - 1
+    return Curve(
+        step=curve.step[last],
+        minimum=np.fmin.reduceat(curve.minimum, starts),
+        median=curve.median[last],
+        maximum=np.fmax.reduceat(curve.maximum, starts),
+        winner=None if curve.winner is None else curve.winner[last],
+    )
+
+
+def _cut_top(axes: Any, curve: Curve) -> None:
+    """A candidate that blew up must not flatten the others: the axis then ends at thrice the median's top."""
+    body = float(np.nanmax(curve.median))
+    if body > 0 and np.nanmax(curve.maximum) > 5 * body:
+        axes.set_ylim(top=3 * body)
+        axes.annotate(
+            "axis cut: a candidate went higher", (0.02, 0.98), xycoords="axes fraction", va="top", color=SOFT
+        )
+
+
+def density_chart(name: str, volume_id: str, by_slice: Sequence[float], overall: float | None) -> str:
+    """Share of surface voxels in each z slice, and in the whole volume."""
+    values = 100 * np.asarray(by_slice)
+    size = -(-len(values) // MAX_POINTS)  # more slices than points: the mean of each few neighbours
+    starts = np.arange(0, len(values), size)
+    heights = np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
+    with _axes(360, 190) as (figure, axes):
+        axes.fill_between(starts, 0, heights, step="mid", color=BAND, linewidth=0)
+        axes.plot(starts, heights, drawstyle="steps-mid", color=ACCENT, linewidth=1.3)
+        if overall is not None:
+            axes.axhline(100 * overall, color=SECOND, linewidth=1.2, linestyle=(0, (4, 3)))
+            axes.set_title(f"dashed: whole volume {overall:.2%}", loc="right", fontsize=8.5, color=SECOND)
+        axes.set_xlim(-0.5, len(values) - 0.5)
+        axes.set_ylim(bottom=0, top=max(1e-3, 1.12 * float(values.max(initial=0.0))))
+        axes.set_xlabel("slice z")
+        axes.set_ylabel("% surface")
+        alt = f"Surface density by slice of {volume_id}: {values.min():.2f} % to {values.max():.2f} %"
+        if overall is not None:
+            alt += f", {overall:.2%} over the whole volume"
+        return _svg(figure, name, alt)
+
+
+def heat_map(rows: Sequence[Candidate]) -> str | None:
+    """The objective over neuron (rows) and l1 within l2 (columns); None where the rows hold no grid."""
+    usable = [row for row in rows if None not in (row.neuron, row.l1, row.l2, row.objective)]
+    if not usable:
+        return None
+    neurons = sorted({row.neuron for row in usable if row.neuron is not None})
+    columns = sorted({(row.l2, row.l1) for row in usable if row.l2 is not None and row.l1 is not None})
+    grid = np.full((len(neurons), len(columns)), np.nan)
+    for row in usable:
+        grid[neurons.index(row.neuron), columns.index((row.l2, row.l1))] = row.objective  # type: ignore[arg-type]
+    best = np.unravel_index(np.nanargmin(grid), grid.shape)
+    with _axes(400, min(900, 17 * len(neurons) + 96)) as (figure, axes):
+        mesh = _cells(axes, grid)
+        axes.set_yticks(*_ticks([str(neuron) for neuron in neurons]))
+        axes.set_xticks(*_ticks([_power(l1) for _, l1 in columns]), rotation=90)
+        axes.set_ylabel("meta-neuron")
+        axes.set_xlabel("l1, within l2")
+        axes.grid(False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        axes.invert_yaxis()
+        _group_by_l2(axes, [l2 for l2, _ in columns])
+        axes.plot(best[1], best[0], marker="o", markersize=6, markerfacecolor="white", markeredgecolor="black")
+        bar = figure.colorbar(mesh, ax=axes, pad=0.02, aspect=18)
+        bar.outline.set_visible(False)
+        bar.set_label("objective (lower is better)")
+        alt = (
+            f"Objective of {len(usable)} candidates over {len(neurons)} meta-neurons and {len(columns)} pairs of l1 "
+            f"and l2: {np.nanmin(grid):.4f} to {np.nanmax(grid):.4f}, best at neuron {neurons[best[0]]}, "
+            f"l1 {_power(columns[best[1]][1])}, l2 {_power(columns[best[1]][0])}"
+        )
+        return _svg(figure, "heat", alt)
+
+
+def _cells(axes: Any, grid: NDArray[np.float64]) -> Any:
+    edges = np.arange(grid.shape[1] + 1) - 0.5, np.arange(grid.shape[0] + 1) - 0.5
+    many = grid.size > MAX_VECTOR_CELLS
+    # The colours run over the middle of the candidates: one that diverged must not flatten the rest.
+    low, high = np.nanpercentile(grid, (0, 98))
+    return axes.pcolormesh(
+        *edges, np.ma.masked_invalid(grid), cmap="viridis_r", vmin=low, vmax=max(high, low + 1e-9), rasterized=many
+    )
+
+
+def _group_by_l2(axes: Any, l2: Sequence[float]) -> None:
+    """A gap between the groups of columns, and each group's l2 above it."""
+    values = sorted(set(l2))
+    if len(values) > 12:
+        return
+    for value in values:
+        members = [column for column, each in enumerate(l2) if each == value]
+        axes.annotate(
+            f"l2 {_power(value)}",
+            (np.mean(members), 1.02),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="bottom",
+            color=SOFT,
+        )
+        if members[0] > 0:
+            axes.axvline(members[0] - 0.5, color="white", linewidth=2.5)
+
+
+def _ticks(labels: Sequence[str], most: int = 40) -> tuple[list[int], list[str]]:
+    step = -(-len(labels) // most)
+    return list(range(0, len(labels), step)), list(labels[::step])
+
+
+def _power(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def _short(name: str, most: int = 24) -> str:
+    name = name.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be drawn
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def chart_names() -> Mapping[str, tuple[str, bool]]:
+    """Each training quantity's title, and whether its axis is logarithmic."""
+    return {
+        "loss": ("Loss (objective of the fit)", False),
+        "grad_norm": ("Gradient norm", True),
+        "nonzero": ("Non-zero weights", False),
+    }

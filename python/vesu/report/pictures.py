@@ -1,0 +1,162 @@
+"""The slices of a volume as small JPEG pictures, sized so that the whole page keeps within its budget."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vesu.report.extras import optional
+from vesu.report.views import View
+
+PROBABILITY_MAP = "magma"
+UNCERTAINTY_MAP = "viridis"
+OVERLAY = (255, 122, 69)
+QUALITY = 88
+BUDGET_BYTES = 5 * 2**20  # of JPEG, all pictures together: a third more in base64, and room for the rest of the page
+AXIS_NAMES = {"z": ("y", "x"), "y": ("z", "x"), "x": ("z", "y")}
+
+RGB = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture: what it shows, its text alternative, its data address and its size in pixels."""
+
+    title: str
+    alt: str
+    source: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """The four pictures of one slice."""
+
+    axis: str
+    index: int
+    down: str
+    across: str
+    surface: float
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The rows of every pictured volume, and by what factor the slices were reduced to fit."""
+
+    rows: tuple[tuple[Row, ...], ...]
+    uncertainty_top: tuple[float, ...]
+    reduction: int
+
+
+def make_gallery(volumes: Sequence[tuple[str, Sequence[View]]], *, budget_bytes: int = BUDGET_BYTES) -> Gallery:
+    """Draw all slices at the largest size at which all pictures together fit the budget.
+
+    Parameters
+    ----------
+    volumes
+        Pairs (volume id, views).
+    budget_bytes
+        Bytes of JPEG for all of them.
+    """
+    tops = tuple(_top(views) for _, views in volumes)
+    reduction = 1
+    while True:
+        encoded = [
+            [[_encode(_reduce(image, reduction)) for image in _images(view, top)] for view in views]
+            for (_, views), top in zip(volumes, tops, strict=True)
+        ]
+        size = sum(len(data) for rows in encoded for images in rows for data, _, _ in images)
+        if size <= budget_bytes or reduction >= 64:
+            break
+        # JPEG bytes fall about as the area does; at least one step on.
+        reduction = max(reduction + 1, int(reduction * (size / budget_bytes) ** 0.5))
+    rows = tuple(
+        tuple(_row(volume_id, view, images) for view, images in zip(views, rows_of, strict=True))
+        for (volume_id, views), rows_of in zip(volumes, encoded, strict=True)
+    )
+    return Gallery(rows, tops, reduction)
+
+
+def gradient(name: str, stops: int = 9) -> str:
+    """A colour map as the stops of a CSS gradient."""
+    colours = optional("matplotlib").colormaps[name](np.linspace(0, 1, stops), bytes=True)
+    return ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b, _ in colours)
+
+
+def _top(views: Sequence[View]) -> float:
+    """The top of the uncertainty scale, one for all slices of a volume."""
+    finite = [view.uncertainty[np.isfinite(view.uncertainty)] for view in views]
+    return max((float(values.max()) for values in finite if values.size), default=0.0)
+
+
+def _images(view: View, uncertainty_top: float) -> tuple[RGB, ...]:
+    grey = _stretch(view.volume)
+    return (
+        np.repeat(grey[..., None], 3, axis=2),
+        _coloured(view.probability, 1.0, PROBABILITY_MAP),
+        _overlay(grey, view.mask),
+        _coloured(view.uncertainty, uncertainty_top, UNCERTAINTY_MAP),
+    )
+
+
+def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Contrast between the slice's 0.5th and 99.5th percentile; a constant slice is mid-grey."""
+    data = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
+    low, high = np.percentile(data, (0.5, 99.5))
+    if high <= low:
+        return np.full(data.shape, 128, dtype=np.uint8)
+    return (np.clip((data - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def _coloured(values: NDArray[np.float32], top: float, name: str) -> RGB:
+    scaled = np.clip(np.nan_to_num(values, posinf=top, neginf=0.0) / (top or 1.0), 0, 1)
+    rgba: RGB = optional("matplotlib").colormaps[name](scaled, bytes=True)
+    return rgba[..., :3]
+
+
+def _overlay(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> RGB:
+    """The slice with the mask tinted, and its outline (mask voxels with a neighbour outside) at full strength."""
+    padded = np.pad(mask, 1, mode="edge")
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    strength = np.where(mask & ~inside, 0.9, np.where(mask, 0.5, 0.0))[..., None]
+    return (grey[..., None] * (1 - strength) + np.array(OVERLAY) * strength).astype(np.uint8)
+
+
+def _reduce(image: RGB, factor: int) -> RGB:
+    """Mean over squares of ``factor`` pixels; a remainder at the far edges is cut."""
+    if factor == 1:
+        return image
+    rows, columns = min(factor, image.shape[0]), min(factor, image.shape[1])
+    height, width = image.shape[0] // rows, image.shape[1] // columns
+    blocks = image[: height * rows, : width * columns].reshape(height, rows, width, columns, 3)
+    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+
+
+def _encode(image: RGB) -> tuple[bytes, int, int]:
+    buffer = io.BytesIO()
+    picture = optional("PIL.Image").fromarray(np.ascontiguousarray(image))
+    picture.save(buffer, format="JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    return buffer.getvalue(), image.shape[1], image.shape[0]
+
+
+def _row(volume_id: str, view: View, images: Sequence[tuple[bytes, int, int]]) -> Row:
+    down, across = AXIS_NAMES[view.axis]
+    surface = float(view.mask.mean())
+    where = f"volume {volume_id}, slice {view.axis} = {view.index}"
+    titles = (
+        ("CT", f"CT of {where}"),
+        ("Probability", f"Predicted surface probability in {where}: mean {float(np.nanmean(view.probability)):.3f}"),
+        ("Mask on CT", f"CT of {where} with the predicted surface outlined: {surface:.2%} of the slice"),
+        ("Uncertainty", f"Spread of the best candidates' probabilities in {where}"),
+    )
+    panels = tuple(
+        Panel(title, alt, "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii"), width, height)
+        for (title, alt), (data, width, height) in zip(titles, images, strict=True)
+    )
+    return Row(view.axis, view.index, down, across, surface, panels)

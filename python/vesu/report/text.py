@@ -1,0 +1,91 @@
+"""Values as words for the page: what is None reads "not recorded", never a made-up figure."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+ABSENT = "not recorded"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """A number with a fixed count of decimals."""
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def cell(value: float | None, digits: int = 3) -> str:
+    """As :func:`decimal`, for a crowded table: a dash where nothing is recorded."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def whole(value: int | float | None) -> str:
+    """A whole number with thin spaces between thousands."""
+    return ABSENT if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A share as a percentage."""
+    return ABSENT if value is None else f"{100 * value:.{digits}f}\u202f%"
+
+
+def power(value: float | None) -> str:
+    """A hyper-parameter in short scientific form: 3e-4."""
+    if value is None:
+        return "–"
+    return "0" if value == 0 else f"{value:.2g}" if 0.01 <= abs(value) < 1000 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them."""
+    if seconds is None:
+        return ABSENT
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def size(n_bytes: int | float | None) -> str:
+    """Bytes in binary units."""
+    if n_bytes is None:
+        return ABSENT
+    value = float(n_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def shape(sizes: tuple[int, ...]) -> str:
+    """A shape, z first."""
+    return " × ".join(map(str, sizes)) if sizes else ABSENT
+
+
+def instant(ns: int | None) -> str:
+    """Nanoseconds since 1970 as a UTC date and time."""
+    if ns is None:
+        return ABSENT
+    try:
+        return datetime.fromtimestamp(ns / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{ns} ns"
+
+
+def plain(value: Any) -> str:
+    """Any recorded value of an open-ended table."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
+
+
+def title(name: str) -> str:
+    """A field name as a label: ``all_background`` reads "All background"."""
+    words = name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]
+
+
+FILTERS = {
+    each.__name__: each for each in (decimal, cell, whole, percent, power, duration, size, shape, instant, plain, title)
+}
