@@ -141,9 +141,7 @@ def _cut_top(axes: Any, curve: Curve) -> None:
     body = float(np.nanmax(curve.median))
     if body > 0 and np.nanmax(curve.maximum) > 5 * body:
         axes.set_ylim(top=3 * body)
-        axes.annotate(
-            "axis cut: a candidate went higher", (0.02, 0.98), xycoords="axes fraction", va="top", color=SOFT
-        )
+        axes.annotate("axis cut: a candidate went higher", (0.02, 0.98), xycoords="axes fraction", va="top", color=SOFT)
 
 
 def density_chart(name: str, volume_id: str, by_slice: Sequence[float], overall: float | None) -> str:
