@@ -92,7 +92,7 @@ def test_slabs_do_not_change_a_bit(finished: RunResult, dataset: Path) -> None:
     model = vesu.SurfaceModel.load(finished.folder)
     volume = vesu.read_volume(vesu.discover(dataset).tests[0].image)
     whole = model.predict(volume)
-    slabs = model.predict(volume, max_feature_bytes=4 * len(model.spec.names) * 48 * 48 * 9)
+    slabs = model.predict(volume, max_feature_bytes=4 * 2 * len(model.spec.names) * 48 * 48 * 9)
     np.testing.assert_array_equal(whole.probability, slabs.probability)
     np.testing.assert_array_equal(whole.uncertainty, slabs.uncertainty)
 

@@ -153,6 +153,7 @@ class _Run:
             grid = self._fit(training)
             validation = self._segment(inventory, split, ids, training, grid)
             submission = self._package(inventory)
+        planned = sum(self.weights.values())
         summary = {
             "run_id": self.log.run_id,
             "version": _core.__version__,
@@ -162,7 +163,7 @@ class _Run:
             "started_ns": str(started_ns),
             "elapsed_s": time.monotonic() - started,
             "phases": [
-                {"name": name, "seconds": self.seconds[name], "weight": self.weights[name]}
+                {"name": name, "seconds": self.seconds[name], "weight": self.weights[name] / planned}
                 for name in PHASES
                 if name in self.seconds
             ],
