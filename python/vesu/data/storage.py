@@ -137,7 +137,7 @@ def _opened(temporary: Path) -> Iterator[BinaryIO]:
     """A new file with the permissions that the user's umask gives."""
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     # `fdopen` would name the file by its number.
-    with open(temporary, "r+b", opener=lambda *_: descriptor) as file:
+    with open(str(temporary), "r+b", opener=lambda *_: descriptor) as file:
         yield file
 
 

@@ -21,7 +21,7 @@ def diagnostics_entry(volume_id: str, result: Segmentation) -> dict[str, Any]:
         "thresholds": {"low": result.thresholds.low, "high": result.thresholds.high},
         **result.diagnostics.to_json(),
         "steps": [
-            {key: getattr(step, key) for key in ("name", "voxels_before", "voxels_after", "seconds")}
+            {key: getattr(step, key) for key in ("name", "voxels_before", "voxels_after", "seconds", "detail")}
             for step in result.steps
         ],
         "truth": None,

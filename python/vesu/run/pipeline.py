@@ -5,10 +5,10 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from vesu import _core
 from vesu.config import RunConfig
@@ -26,12 +26,14 @@ from vesu.run.clock import Clock
 from vesu.run.events import EventLog
 from vesu.run.model import SurfaceModel
 from vesu.run.outputs import diagnostics_entry, finite, submission_entry, write_views
-from vesu.run.plan import PHASES, Split, phase_weights, split_pairs
-from vesu.run.progress import Phase, Progress
+from vesu.run.plan import Split, phase_weights, split_pairs
+from vesu.run.progress import PHASES, PhaseProgress, Progress
 from vesu.segmentation import SegmentConfig, segment
 from vesu.submission import SubmissionReport, write_submission
 
 __all__ = ["RunResult", "execute"]
+
+P = TypeVar("P", bound=PhaseProgress)
 
 # What a run leaves in its folder; a repeated run replaces exactly these and touches nothing else.
 OUTPUTS = (
@@ -178,11 +180,15 @@ class _Run:
         write_json_atomic(self.folder / "summary.json", summary)
         return RunResult(self.folder, submission, summary, self._report())
 
+    def _phase(self, name: str, units: float) -> AbstractContextManager[PhaseProgress]:
+        return self._timed(name, self.progress.phase(name, units))
+
     @contextmanager
-    def _phase(self, name: str, units: float) -> Iterator[Phase]:
+    def _timed(self, name: str, steps: AbstractContextManager[P]) -> Iterator[P]:
+        """A phase with its events, its seconds, and a log that is safe on disk when it ends."""
         start = time.monotonic()
         self.log.emit("PHASE_START", phase=name, device="cpu")
-        with self.progress.phase(name, units) as phase:
+        with steps as phase:
             yield phase
         self.seconds[name] = time.monotonic() - start
         self.log.emit("PHASE_END", phase=name, device="cpu", seconds=self.seconds[name])
@@ -196,7 +202,15 @@ class _Run:
 
     def _preflight(self, inventory: Inventory) -> None:
         with self._phase("preflight", 1) as phase:
-            report = preflight(inventory, work_dir=self.folder, cache_dir=self.cache_folder, seed=self.config.seed)
+            report = preflight(
+                inventory,
+                work_dir=self.folder,
+                cache_dir=self.cache_folder,
+                need_train=True,
+                need_tests=True,
+                seed=self.config.seed,
+                n_threads=self.config.n_threads,
+            )
             write_json_atomic(self.folder / "preflight.json", report.to_json())
             for finding in report.findings:
                 self.log.emit(
@@ -210,7 +224,12 @@ class _Run:
             phase.advance(1)
 
     def _load(self, inventory: Inventory) -> dict[str, stages.SourceIds]:
-        self.cache = ArrayCache(self.cache_folder, max_bytes=int(self.config.cache_gib * 2**30))
+        self.cache = ArrayCache(
+            self.cache_folder,
+            max_bytes=int(self.config.cache_gib * 2**30),
+            events=self.log.emit,
+            n_threads=self.config.n_threads,
+        )
         with self._phase("load", len(inventory.pairs)) as phase:
             ids = {}
             for pair in inventory.pairs:
@@ -244,25 +263,19 @@ class _Run:
 
     def _fit(self, data: stages.TrainingSet) -> ElasticNetLogisticGrid:
         search = self.config.search
-        with self._phase("fit", search.max_iter) as phase:
+        n_candidates = search.meta_neurons * len(search.l1) * len(search.l2)
+        steps = self.progress.fit(n_epochs=1, n_candidates=n_candidates, max_iter=search.max_iter)
+        with self._timed("fit", steps) as fit:
 
             def on_iteration(record: IterationRecord) -> None:
                 self.log.emit_iterations(record, epoch=0)
-                self.progress.train_cursor(
-                    epoch=0,
-                    candidate=record.candidate_last,
-                    iteration=record.iteration,
-                    epochs=1,
-                    candidates=record.candidate_last + 1,
-                    max_iter=record.max_iter,
-                )
-                phase.advance(1)
+                fit.on_record(record, epoch=0)
 
             grid = stages.fit_grid(data, self.config, on_iteration)
-            rows = [dict(zip(grid.leaderboard_.dtype.names, row, strict=True)) for row in grid.leaderboard_.tolist()]
-            write_json_atomic(self.folder / "leaderboard.json", [finite(row) for row in rows])
-            self.log.emit("SEARCH_DONE", best=finite(rows[0]), **self._search_entry(data, grid))
-            return grid
+        rows = [dict(zip(grid.leaderboard_.dtype.names, row, strict=True)) for row in grid.leaderboard_.tolist()]
+        write_json_atomic(self.folder / "leaderboard.json", [finite(row) for row in rows])
+        self.log.emit("SEARCH_DONE", best=finite(rows[0]), **self._search_entry(data, grid))
+        return grid
 
     def _search_entry(self, data: stages.TrainingSet, grid: ElasticNetLogisticGrid) -> dict[str, Any]:
         return {
@@ -325,7 +338,7 @@ class _Run:
         )
 
     def _package(self, inventory: Inventory) -> SubmissionReport:
-        expected = {test.volume_id: inventory.infos[test.image].shape for test in inventory.tests}
+        expected = inventory.test_shapes
         with self._phase("package", 1) as phase:
             masks = ((name, read_volume(self.folder / "masks" / f"{name}.tif")) for name in sorted(expected))
             report = write_submission(self.folder / "submission.zip", masks, expected=expected)

@@ -9,9 +9,7 @@ from vesu.config import RunConfig
 from vesu.data.discover import Inventory, Pair
 from vesu.errors import DataError
 
-__all__ = ["PHASES", "Split", "phase_weights", "split_pairs"]
-
-PHASES = ("discovery", "preflight", "load", "features", "train_data", "fit", "distillation", "segment", "package")
+__all__ = ["Split", "phase_weights", "split_pairs"]
 
 # Measured costs on two cores (docs/measured.md), only to weigh the phases against each other before the run's own
 # figures replace them.
@@ -61,7 +59,7 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
     candidates = search.meta_neurons * len(search.l1) * len(search.l2)
     samples = len(inventory.pairs) * config.sampling.voxels_per_volume
     steps = samples * candidates * search.max_iter * 3 * n_channels
-    weights = {
+    return {
         "discovery": 0.2,
         "preflight": 0.5,
         "load": 0.1 + train * 2 * _READ_S_PER_VOXEL,
@@ -72,4 +70,3 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
         "segment": (test + train * config.sampling.validation_fraction) * _SEGMENT_S_PER_VOXEL,
         "package": 2.0 + test * _READ_S_PER_VOXEL * 5,
     }
-    return {phase: weights[phase] for phase in PHASES}

@@ -75,7 +75,12 @@ def sampled_rows(pair: Pair, ids: SourceIds, spec: FeatureSpec, config: RunConfi
         image = cached_volume(pair.image, ids.image, cache, config.n_threads)
         label = cached_volume(pair.label, ids.label, cache, config.n_threads)
         index = sample_voxels(
-            label, sampling.voxels_per_volume, seed=config.seed, volume_id=pair.volume_id, margin=sampling.margin
+            label,
+            sampling.voxels_per_volume,
+            seed=config.seed,
+            volume_id=pair.volume_id,
+            margin=sampling.margin,
+            allow_single_class=True,  # a chunk without a surface still teaches what background looks like
         )
         features = extract_features(image, spec, n_threads=config.n_threads)
         x, g = gather(features, index)
@@ -104,17 +109,19 @@ def training_set(
     selection = select_features(
         joined.x,
         spec.names,
+        y=joined.y,
         min_variance=settings.min_variance,
         max_correlation=settings.max_correlation,
         top_k=settings.top_k,
+        n_threads=config.n_threads,
     )
-    channels = tuple(int(i) for i in selection.indices)
+    channels = selection.indices
     return TrainingSet(
         train=_keep(joined, channels),
         validation=_keep(_join(validation), channels),
         channels=channels,
-        names=tuple(spec.names[i] for i in channels),
-        dropped=tuple(selection.dropped),
+        names=selection.names,
+        dropped=selection.dropped,
     )
 
 
@@ -171,8 +178,16 @@ def calibrate(
         ).probability
         on_volume(volume_id)
     labels = {volume_id: label for volume_id, (_, label) in volumes.items()}
-    rule = fit_threshold_rule(probabilities.values(), labels.values())
     settings = config.segment
+    options: dict[str, Any] = {} if settings.hysteresis else {"low_factors": ()}
+    rule = fit_threshold_rule(
+        probabilities.values(),
+        labels.values(),
+        smooth_z_radius=settings.smooth_z_radius,
+        connectivity=settings.connectivity,
+        n_threads=config.n_threads,
+        **options,
+    )
     tuned = SegmentConfig(
         smooth_z_radius=settings.smooth_z_radius,
         rule=rule,

@@ -5,9 +5,11 @@
 //! results are folded in a fixed order.
 
 pub mod cancel;
+pub mod digest;
 pub mod error;
 pub mod features;
 pub mod ledger;
+pub mod pages;
 pub mod prox;
 pub mod tiff;
 pub mod volume;

@@ -126,9 +126,11 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "panic without a message".to_owned())
 }
 
+type Pools = HashMap<(u32, usize), Arc<ThreadPool>>;
+
 /// A pool per size, made once a process: a forked child has none of its parent's threads, so the id is in the key.
 fn pool(n_threads: Option<usize>) -> vesu_core::Result<Arc<ThreadPool>> {
-    static POOLS: Mutex<Option<HashMap<(u32, usize), Arc<ThreadPool>>>> = Mutex::new(None);
+    static POOLS: Mutex<Option<Pools>> = Mutex::new(None);
     let size = match n_threads {
         Some(size) => size,
         None => default_threads()?,

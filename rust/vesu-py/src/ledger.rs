@@ -7,11 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::PyTypeCheck;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
-use vesu_core::ledger::canonical::MAX_DEPTH;
-use vesu_core::ledger::{self, Chain, IterationBlock, Log, MAX_RECORD_BYTES, Members, Tree, Value, hex};
+use vesu_core::ledger::canonical::{self, MAX_DEPTH};
+use vesu_core::ledger::{self, Chain, Fields, IterationBlock, Log, MAX_RECORD_BYTES, Tree, hex};
 use vesu_core::{Error, Result};
 
 use crate::args;
@@ -77,8 +78,8 @@ impl LedgerLog {
         fields: &Bound<'_, PyAny>,
         ts_ns: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        let (name, members, ts_ns) = (event_name(name)?, members(fields)?, time(ts_ns)?);
-        self.quick(py, |state| state.log()?.append(&name, members, ts_ns))
+        let (name, fields, ts_ns) = (event_name(name)?, record_fields(fields)?, time(ts_ns)?);
+        self.quick(py, |state| state.log()?.append(name, &fields, ts_ns))
     }
 
     #[pyo3(signature = (events, ts_ns = None))]
@@ -94,9 +95,10 @@ impl LedgerLog {
             let Ok((name, fields)) = event.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>() else {
                 return Err(argument_error(py, "events", event.get_type().name()?, "pairs of a name and its fields"));
             };
-            converted.push((event_name(&name)?, members(&fields)?));
+            converted.push((event_name(&name)?.to_owned(), record_fields(&fields)?));
         }
-        self.detached(py, |state| state.log()?.append_many(converted, ts_ns))
+        let borrowed = converted.iter().map(|(name, fields)| (name.as_str(), fields));
+        self.detached(py, |state| state.log()?.append_many(borrowed, ts_ns))
     }
 
     #[pyo3(signature = (name, iteration, max_iter, candidate_first, loss, gradient_norm, nonzero, common, ts_ns = None))]
@@ -114,7 +116,7 @@ impl LedgerLog {
         common: &Bound<'_, PyAny>,
         ts_ns: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        let (name, common, ts_ns) = (event_name(name)?, members(common)?, time(ts_ns)?);
+        let (name, common, ts_ns) = (event_name(name)?, common_fields(common)?, time(ts_ns)?);
         let loss = args::array::<f64>("loss", loss, 1)?;
         let gradient_norm = args::array::<f64>("gradient_norm", gradient_norm, 1)?;
         let nonzero = args::array::<i64>("nonzero", nonzero, 1)?;
@@ -126,7 +128,7 @@ impl LedgerLog {
             gradient_norm: gradient_norm.as_slice(),
             nonzero: nonzero.as_slice(),
         };
-        self.detached(py, |state| state.log()?.append_iterations(&name, block, &common, ts_ns))
+        self.detached(py, |state| state.log()?.append_iterations(name, block, &common, ts_ns))
     }
 
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
@@ -196,8 +198,11 @@ fn ledger_verify(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
 
 #[pyfunction]
 fn ledger_canonical<'py>(py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    let value = Walk::new().value(value, 0).map_err(|refusal| refusal.raise(py, "value"))?;
-    Ok(PyBytes::new(py, &guarded(py, || value.to_canonical())?))
+    let mut walk = Walk::new();
+    let mut out = Vec::new();
+    walk.value(value, 0, &mut out).map_err(|refusal| refusal.raise(py, "value"))?;
+    walk.refuse_nonfinite().map_err(|refusal| refusal.raise(py, "value"))?;
+    Ok(PyBytes::new(py, &out))
 }
 
 #[pyfunction]
@@ -223,10 +228,10 @@ fn guarded<T>(py: Python<'_>, work: impl FnOnce() -> Result<T>) -> PyResult<T> {
     }
 }
 
-fn event_name(name: &Bound<'_, PyAny>) -> PyResult<String> {
-    match name.extract::<String>() {
-        Ok(text) => Ok(text),
-        Err(_) => Err(argument_error(name.py(), "name", name.repr()?, "the event's name, a str")),
+fn event_name<'a>(name: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
+    match name.cast::<PyString>().ok().and_then(|text| text.to_str().ok()) {
+        Some(text) => Ok(text),
+        None => Err(argument_error(name.py(), "name", name.repr()?, "the event's name, a str")),
     }
 }
 
@@ -240,13 +245,37 @@ fn time(ts_ns: Option<&Bound<'_, PyAny>>) -> PyResult<Option<u64>> {
     }
 }
 
-/// The members of a record from a Python dict.
-fn members(fields: &Bound<'_, PyAny>) -> PyResult<Members> {
+/// A record's fields from a Python dict.
+fn record_fields(fields: &Bound<'_, PyAny>) -> PyResult<Fields> {
     let py = fields.py();
     let Ok(dict) = fields.cast::<PyDict>() else {
         return Err(argument_error(py, "fields", fields.get_type().name()?, "a dict"));
     };
-    Walk::new().dict(dict, 0).map_err(|refusal| refusal.raise(py, "fields"))
+    let mut walk = Walk::new();
+    let built = items_of(dict)
+        .and_then(|items| Fields::build(&mut as_text(&items)?, |key, value, out| walk.member(key, value, 0, out)));
+    let mut fields = built.map_err(|refusal| refusal.raise(py, "fields"))?;
+    fields.nonfinite = walk.nonfinite;
+    Ok(fields)
+}
+
+/// The fields that every record of a block shares: names and canonical values.
+fn common_fields(fields: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Vec<u8>)>> {
+    let py = fields.py();
+    let Ok(dict) = fields.cast::<PyDict>() else {
+        return Err(argument_error(py, "common", fields.get_type().name()?, "a dict"));
+    };
+    let mut walk = Walk::new();
+    let walked = items_of(dict).and_then(|items| {
+        let mut common = Vec::with_capacity(items.len());
+        for (key, value) in as_text(&items)? {
+            let mut text = Vec::new();
+            walk.member(key, &value, 0, &mut text)?;
+            common.push((key.to_owned(), text));
+        }
+        walk.refuse_nonfinite().map(|()| common)
+    });
+    walked.map_err(|refusal| refusal.raise(py, "common"))
 }
 
 /// Why a Python value cannot stand in a record. The path grows from the inside out as the error travels up.
@@ -273,6 +302,15 @@ impl Refusal {
     }
 }
 
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Argument { got, accepted, .. } => Self::new(got, accepted),
+            other => Self::new(other, ACCEPTED),
+        }
+    }
+}
+
 impl From<PyErr> for Refusal {
     fn from(error: PyErr) -> Self {
         Self::new(error, ACCEPTED)
@@ -281,83 +319,147 @@ impl From<PyErr> for Refusal {
 
 const ACCEPTED: &str = "str, int, float, bool, None, list, tuple, dict with str keys, numpy scalars";
 
-/// A walk over one Python value with a budget, so that a small object graph cannot unfold into a huge record.
+type Items<'py> = Vec<(Bound<'py, PyString>, Bound<'py, PyAny>)>;
+
+/// A dict's items, taken before anything else runs: converting a value may call Python code that changes the dict.
+fn items_of<'py>(dict: &Bound<'py, PyDict>) -> Result<Items<'py>, Refusal> {
+    let mut items = Vec::with_capacity(dict.len());
+    for (key, value) in dict.iter() {
+        match key.cast_into::<PyString>() {
+            Ok(key) => items.push((key, value)),
+            Err(error) => return Err(Refusal::new(format!("the key {}", error.into_inner().repr()?), "str keys")),
+        }
+    }
+    Ok(items)
+}
+
+fn as_text<'a, 'py>(items: &'a Items<'py>) -> Result<Vec<(&'a str, &'a Bound<'py, PyAny>)>, Refusal> {
+    items.iter().map(|(key, value)| Ok((text_of(key)?, value))).collect()
+}
+
+fn text_of<'a>(text: &'a Bound<'_, PyString>) -> Result<&'a str, Refusal> {
+    text.to_str().map_err(|_| Refusal::new("text with a lone surrogate", "text that UTF-8 can hold"))
+}
+
+/// `object.cast().ok()`, without the cost of building an error for each type that it is not.
+fn as_type<'a, 'py, T: PyTypeCheck>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {
+    if object.is_instance_of::<T>() { object.cast().ok() } else { None }
+}
+
+/// A walk over one Python value that writes canonical JSON, with a budget, so that a small object graph cannot unfold
+/// into a huge record.
 struct Walk {
     budget: usize,
+    /// Dotted names, relative to the value being walked, of what is not finite in it.
+    nonfinite: Vec<String>,
 }
 
 impl Walk {
     fn new() -> Self {
-        Self { budget: MAX_RECORD_BYTES }
+        Self { budget: MAX_RECORD_BYTES, nonfinite: Vec::new() }
     }
 
-    fn value(&mut self, object: &Bound<'_, PyAny>, depth: usize) -> Result<Value, Refusal> {
+    fn value(&mut self, object: &Bound<'_, PyAny>, depth: usize, out: &mut Vec<u8>) -> Result<(), Refusal> {
         self.spend(1)?;
-        if let Ok(text) = object.cast::<PyString>() {
-            self.text(text).map(Value::String)
-        } else if let Ok(number) = object.cast::<PyFloat>() {
-            Ok(Value::Float(number.value()))
-        } else if let Ok(flag) = object.cast::<PyBool>() {
-            Ok(Value::Bool(flag.is_true()))
-        } else if let Ok(number) = object.cast::<PyInt>() {
-            self.int(number)
+        if let Some(text) = as_type::<PyString>(object) {
+            let text = text_of(text)?;
+            self.spend(text.len())?;
+            canonical::write_string(text, out);
+        } else if object.is_exact_instance_of::<PyFloat>()
+            && let Some(number) = as_type::<PyFloat>(object)
+        {
+            self.float(number, out);
+        } else if let Some(flag) = as_type::<PyBool>(object) {
+            canonical::write_bool(flag.is_true(), out);
+        } else if let Some(number) = as_type::<PyInt>(object) {
+            self.int(number, out)?;
         } else if object.is_none() {
-            Ok(Value::Null)
-        } else if let Ok(dict) = object.cast::<PyDict>() {
-            self.dict(dict, depth).map(Value::Object)
-        } else if let Ok(list) = object.cast::<PyList>() {
-            self.items(list.iter(), depth)
-        } else if let Ok(tuple) = object.cast::<PyTuple>() {
-            self.items(tuple.iter(), depth)
-        } else if object.is_instance(numpy_scalar(object.py())?)? {
-            let item = object.call_method0("item")?;
-            // A long double is its own item: it has no Python twin.
-            if item.is_instance(numpy_scalar(object.py())?)? {
-                Err(refused_type(object))
-            } else {
-                self.value(&item, depth)
-            }
+            out.extend_from_slice(b"null");
+        } else if let Some(dict) = as_type::<PyDict>(object) {
+            check_depth(depth)?;
+            let items = items_of(dict)?;
+            canonical::write_object(&mut as_text(&items)?, out, |key, value, out| self.member(key, value, depth, out))?;
+        } else if let Some(list) = as_type::<PyList>(object) {
+            self.array(list.iter(), depth, out)?;
+        } else if let Some(tuple) = as_type::<PyTuple>(object) {
+            self.array(tuple.iter(), depth, out)?;
+        } else if let Some(number) = as_type::<PyFloat>(object) {
+            self.float(number, out); // a subclass such as numpy.float64
         } else {
-            Err(refused_type(object))
+            self.scalar(object, depth, out)?;
+        }
+        Ok(())
+    }
+
+    /// The value of an object's member `key`; `depth` is the object's.
+    fn member(&mut self, key: &str, value: &Bound<'_, PyAny>, depth: usize, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        self.spend(key.len())?;
+        let named = self.nonfinite.len();
+        self.value(value, depth + 1, out).map_err(|refusal| refusal.under(&format!(".{key}")))?;
+        for name in &mut self.nonfinite[named..] {
+            *name = if depth == 0 { format!("{key}{name}") } else { format!(".{key}{name}") };
+        }
+        Ok(())
+    }
+
+    fn array<'py>(
+        &mut self,
+        items: impl Iterator<Item = Bound<'py, PyAny>>,
+        depth: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        check_depth(depth)?;
+        let named = self.nonfinite.len();
+        out.push(b'[');
+        for (i, item) in items.enumerate() {
+            self.value(&item, depth + 1, out).map_err(|refusal| refusal.under(&format!("[{i}]")))?;
+            out.push(b',');
+        }
+        canonical::close(b'[', b']', out);
+        // An array counts as one field, however many of its numbers are not finite.
+        let mut names = self.nonfinite.split_off(named);
+        names.sort_unstable();
+        names.dedup();
+        self.nonfinite.append(&mut names);
+        Ok(())
+    }
+
+    fn float(&mut self, number: &Bound<'_, PyFloat>, out: &mut Vec<u8>) {
+        if !canonical::write_float(number.value(), out) {
+            self.nonfinite.push(String::new());
         }
     }
 
-    fn dict(&mut self, dict: &Bound<'_, PyDict>, depth: usize) -> Result<Members, Refusal> {
-        check_depth(depth)?;
-        // Room for the members that the ledger adds.
-        let mut members = Vec::with_capacity(dict.len().min(self.budget) + 5);
-        // A copy: iterating a dict that changes meanwhile panics, and converting an int subclass may run Python code.
-        for (key, value) in dict.copy()?.iter() {
-            let Ok(key) = key.cast::<PyString>() else {
-                return Err(Refusal::new(format!("the key {}", key.repr()?), "str keys"));
-            };
-            let key = self.text(key)?;
-            let value = self.value(&value, depth + 1).map_err(|refusal| refusal.under(&format!(".{key}")))?;
-            members.push((key, value));
-        }
-        Ok(members)
-    }
-
-    fn items<'py>(&mut self, items: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> Result<Value, Refusal> {
-        check_depth(depth)?;
-        let walked = items
-            .enumerate()
-            .map(|(i, item)| self.value(&item, depth + 1).map_err(|refusal| refusal.under(&format!("[{i}]"))));
-        walked.collect::<Result<_, _>>().map(Value::Array)
-    }
-
-    fn int(&mut self, number: &Bound<'_, PyInt>) -> Result<Value, Refusal> {
+    fn int(&mut self, number: &Bound<'_, PyInt>, out: &mut Vec<u8>) -> Result<(), Refusal> {
         if let Ok(int) = number.extract::<i64>() {
-            return Ok(Value::Int(int));
+            canonical::write_int(int, out);
+            return Ok(());
         }
         let digits = number.call_method1("__format__", ("d",))?;
-        self.text(digits.cast::<PyString>().map_err(PyErr::from)?).map(Value::String)
+        let digits = digits.cast::<PyString>().map_err(PyErr::from)?;
+        self.spend(digits.len()?)?;
+        canonical::write_string(text_of(digits)?, out);
+        Ok(())
     }
 
-    fn text(&mut self, text: &Bound<'_, PyString>) -> Result<String, Refusal> {
-        let text = text.to_str().map_err(|_| Refusal::new("text with a lone surrogate", "text that UTF-8 can hold"))?;
-        self.spend(text.len())?;
-        Ok(text.to_owned())
+    /// A numpy scalar, by its Python twin; nothing else is left.
+    fn scalar(&mut self, object: &Bound<'_, PyAny>, depth: usize, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let is_scalar = |object: &Bound<'_, PyAny>| object.is_instance(numpy_scalar(object.py())?);
+        if is_scalar(object)? {
+            let item = object.call_method0("item")?;
+            // A long double is its own item: it has no Python twin.
+            if !is_scalar(&item)? {
+                return self.value(&item, depth, out);
+            }
+        }
+        Err(refused_type(object))
+    }
+
+    fn refuse_nonfinite(&self) -> Result<(), Refusal> {
+        match self.nonfinite.first() {
+            None => Ok(()),
+            Some(name) => Err(Refusal::new("a number that is not finite", "finite numbers").under(name)),
+        }
     }
 
     fn spend(&mut self, bytes: usize) -> Result<(), Refusal> {

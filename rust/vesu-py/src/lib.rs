@@ -2,6 +2,7 @@
 //! gate ([`gate::enter`]) and calls the core; nothing is computed on this side.
 
 mod args;
+mod digest;
 mod features;
 mod gate;
 mod ledger;
@@ -15,6 +16,7 @@ use pyo3::prelude::*;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     gate::register(m)?;
+    digest::register(m)?;
     tiff::register(m)?;
     features::register(m)?;
     prox::register(m)?;

@@ -1,1 +1,25 @@
-//! 3-D multi-scale sheet features.
+//! 3-D multi-scale sheet features: nine families over any list of scales (default 1, 2, 4 voxels).
+//!
+//! Everything is built from Gaussian-smoothed copies of the standardised volume, in slabs of a few z-slices:
+//! [`slab`] holds the order of the passes, [`gaussian`] the one filter kernel, [`stencil`] the finite
+//! differences, [`eigen`] the eigenvalues. No arithmetic is fused or reordered, so the bits agree on any number
+//! of threads, on any instruction set and for any range of slices.
+
+mod eigen;
+mod gather;
+mod gaussian;
+mod memory;
+mod moments;
+mod plane;
+mod simd;
+mod slab;
+mod spec;
+mod statistics;
+mod stencil;
+mod tensor;
+
+pub use gather::gather;
+pub use moments::{Moments, moments};
+pub use slab::extract;
+pub use spec::{Family, Spec};
+pub use statistics::Voxel;

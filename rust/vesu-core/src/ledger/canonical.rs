@@ -1,176 +1,125 @@
 //! Canonical JSON (RFC 8785): one byte string for one value, so that a hash of it means something.
+//!
+//! The writers here append to a byte buffer. Whoever walks a value (JSON text, a Python object) calls them; members
+//! of an object go through [`write_object`], which brings them into canonical order.
 
 use std::cmp::Ordering;
 use std::io::Write;
 
+use serde_json::Value;
+
 use crate::error::{Error, Result};
 
-/// Deepest nesting of arrays and objects that is accepted.
+/// Deepest nesting of arrays and objects that a walk should accept.
 pub const MAX_DEPTH: usize = 32;
 
 /// Largest magnitude that an IEEE double, JSON's only number, holds without doubt.
 const MAX_INT: u64 = 1 << 53;
 
-pub type Members = Vec<(String, Value)>;
-
-/// A JSON value. Integers beyond 2^53 are written as decimal strings, non-finite numbers as null.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    String(String),
-    Array(Vec<Value>),
-    Object(Members),
+/// The canonical text of JSON text of any layout.
+pub fn canonicalise(text: &[u8]) -> Result<Vec<u8>> {
+    let value = serde_json::from_slice(text).map_err(|error| Error::format("JSON", error.to_string()))?;
+    let mut out = Vec::new();
+    write_json(&value, &mut out);
+    Ok(out)
 }
 
-impl Value {
-    /// Parse JSON text of any layout.
-    pub fn parse(text: &[u8]) -> Result<Self> {
-        let value: serde_json::Value =
-            serde_json::from_slice(text).map_err(|error| Error::format("JSON", error.to_string()))?;
-        Ok(value.into())
-    }
-
-    /// The canonical text of this value; refuses a non-finite number, as RFC 8785 does.
-    pub fn to_canonical(&self) -> Result<Vec<u8>> {
-        let mut value = self.clone();
-        sort_value(&mut value, 0)?;
-        if !nonfinite_of(&value).is_empty() {
-            return Err(Error::argument("value", "a number that is not finite", "finite numbers"));
-        }
-        let mut out = Vec::new();
-        write_value(&value, &mut out);
-        Ok(out)
-    }
-}
-
-impl From<serde_json::Value> for Value {
-    fn from(value: serde_json::Value) -> Self {
-        match value {
-            serde_json::Value::Null => Self::Null,
-            serde_json::Value::Bool(flag) => Self::Bool(flag),
-            serde_json::Value::Number(number) => match number.as_i64() {
-                Some(int) if int.unsigned_abs() <= MAX_INT => Self::Int(int),
-                // A long literal such as 1e20 written in full: JSON means the double nearest to it.
-                _ => Self::Float(number.as_f64().unwrap_or(f64::NAN)),
-            },
-            serde_json::Value::String(text) => Self::String(text),
-            serde_json::Value::Array(items) => Self::Array(items.into_iter().map(Self::from).collect()),
-            serde_json::Value::Object(members) => {
-                Self::Object(members.into_iter().map(|(key, value)| (key, value.into())).collect())
-            }
-        }
-    }
-}
-
-/// Bring members, at every depth, into canonical order; refuse duplicate keys and nesting beyond [`MAX_DEPTH`].
-pub fn sort_members(members: &mut Members) -> Result<()> {
-    sort_object(members, 0)
-}
-
-fn sort_object(members: &mut Members, depth: usize) -> Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(Error::argument("fields", format!("nesting deeper than {MAX_DEPTH}"), "less"));
-    }
-    members.sort_unstable_by(|(a, _), (b, _)| compare_keys(a, b));
-    if let Some(pair) = members.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(Error::argument("fields", format!("the key {:?} twice", pair[0].0), "each key once"));
-    }
-    members.iter_mut().try_for_each(|(_, value)| sort_value(value, depth + 1))
-}
-
-fn sort_value(value: &mut Value, depth: usize) -> Result<()> {
-    match value {
-        Value::Object(members) => sort_object(members, depth),
-        Value::Array(_) if depth > MAX_DEPTH => {
-            Err(Error::argument("fields", format!("nesting deeper than {MAX_DEPTH}"), "less"))
-        }
-        Value::Array(items) => items.iter_mut().try_for_each(|item| sort_value(item, depth + 1)),
-        _ => Ok(()),
-    }
-}
-
-/// Order by UTF-16 code units. Bytes of UTF-8 give the same order except between characters beyond the basic
-/// plane (lead byte 0xF0 and up, but surrogates in UTF-16) and U+E000 to U+FFFF (lead byte 0xEE or 0xEF).
-fn compare_keys(a: &str, b: &str) -> Ordering {
-    let at = a.bytes().zip(b.bytes()).position(|(x, y)| x != y);
-    match at.map(|i| (a.as_bytes()[i], b.as_bytes()[i])) {
-        None => a.len().cmp(&b.len()),
-        Some((x, y)) if x >= 0xEE || y >= 0xEE => a.encode_utf16().cmp(b.encode_utf16()),
-        Some((x, y)) => x.cmp(&y),
-    }
-}
-
-/// Dotted names of the fields that hold a non-finite number, each once (an array counts as one field).
-pub fn nonfinite_fields(members: &Members) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for (key, value) in members {
-        names.extend(nonfinite_of(value).into_iter().map(|rest| format!("{key}{rest}")));
-    }
-    names
-}
-
-fn nonfinite_of(value: &Value) -> Vec<String> {
-    let mut names = match value {
-        Value::Float(number) if !number.is_finite() => vec![String::new()],
-        Value::Array(items) => items.iter().flat_map(nonfinite_of).collect(),
-        Value::Object(members) => nonfinite_fields(members).into_iter().map(|name| format!(".{name}")).collect(),
-        _ => Vec::new(),
-    };
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Write an object whose members stand in canonical order. Returns where in `out` the member `split` would be
-/// inserted: just behind the last member whose key comes before it.
-pub fn write_members(members: &Members, split: &str, out: &mut Vec<u8>) -> usize {
-    out.push(b'{');
-    let mut at = out.len();
-    for (i, (key, value)) in members.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        write_string(key, out);
-        out.push(b':');
-        write_value(value, out);
-        if compare_keys(key, split).is_lt() {
-            at = out.len();
-        }
-    }
-    out.push(b'}');
-    at
-}
-
-fn write_value(value: &Value, out: &mut Vec<u8>) {
+pub fn write_json(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
-        Value::Bool(flag) => out.extend_from_slice(if *flag { b"true" } else { b"false" }),
-        Value::Int(int) => write_int(*int, out),
-        Value::Float(number) if number.is_finite() => {
-            out.extend_from_slice(ryu_js::Buffer::new().format_finite(*number).as_bytes());
-        }
-        Value::Float(_) => out.extend_from_slice(b"null"),
-        Value::String(text) => write_string(text, out),
-        Value::Array(items) => {
-            out.push(b'[');
-            for (i, item) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                write_value(item, out);
+        Value::Bool(flag) => write_bool(*flag, out),
+        Value::Number(number) => match number.as_i64() {
+            Some(int) if int.unsigned_abs() <= MAX_INT => write_int(int, out),
+            // A long literal such as 1e20 written in full: JSON means the double nearest to it.
+            _ => {
+                write_float(number.as_f64().unwrap_or(f64::NAN), out);
             }
-            out.push(b']');
-        }
-        Value::Object(members) => {
-            write_members(members, "", out);
+        },
+        Value::String(text) => write_string(text, out),
+        Value::Array(items) => write_array(items, out, |item, out| write_json(item, out)),
+        Value::Object(map) => {
+            let mut members: Vec<_> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
+            let Ok(()) = write_object(&mut members, out, |_, value, out| {
+                write_json(value, out);
+                Ok::<_, std::convert::Infallible>(())
+            });
         }
     }
 }
 
-fn write_int(int: i64, out: &mut Vec<u8>) {
+/// Bring members into canonical order and write the object; `write` writes one value.
+pub fn write_object<V, E>(
+    members: &mut [(&str, V)],
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(&str, &V, &mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    sort(members);
+    out.push(b'{');
+    for (key, value) in members.iter() {
+        write_key(key, out);
+        write(key, value, out)?;
+        out.push(b',');
+    }
+    close(b'{', b'}', out);
+    Ok(())
+}
+
+pub(super) fn write_array<T>(items: &[T], out: &mut Vec<u8>, mut write: impl FnMut(&T, &mut Vec<u8>)) {
+    out.push(b'[');
+    for item in items {
+        write(item, out);
+        out.push(b',');
+    }
+    close(b'[', b']', out);
+}
+
+/// End a container whose every item was written with a comma behind it.
+#[inline]
+pub fn close(opening: u8, closing: u8, out: &mut Vec<u8>) {
+    match out.last_mut() {
+        Some(comma) if *comma != opening => *comma = closing,
+        _ => out.push(closing),
+    }
+}
+
+pub(super) fn sort<V>(members: &mut [(&str, V)]) {
+    if members.iter().all(|(key, _)| key.is_ascii()) {
+        members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    } else {
+        members.sort_unstable_by(|(a, _), (b, _)| compare_keys(a, b));
+    }
+}
+
+/// Order by UTF-16 code units: for ASCII that of the bytes.
+pub(super) fn compare_keys(a: &str, b: &str) -> Ordering {
+    if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
+}
+
+pub(super) fn write_key(key: &str, out: &mut Vec<u8>) {
+    write_string(key, out);
+    out.push(b':');
+}
+
+#[inline]
+pub fn write_bool(flag: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(if flag { b"true" } else { b"false" });
+}
+
+/// A number that is not finite becomes null; returns whether it was finite.
+#[inline]
+pub fn write_float(number: f64, out: &mut Vec<u8>) -> bool {
+    let finite = number.is_finite();
+    if finite {
+        out.extend_from_slice(ryu_js::Buffer::new().format_finite(number).as_bytes());
+    } else {
+        out.extend_from_slice(b"null");
+    }
+    finite
+}
+
+/// An integer beyond 2^53 becomes a decimal string.
+#[inline]
+pub fn write_int(int: i64, out: &mut Vec<u8>) {
     let quote: &[u8] = if int.unsigned_abs() > MAX_INT { b"\"" } else { b"" };
     out.extend_from_slice(quote);
     // Writing into a Vec cannot fail.
@@ -178,31 +127,44 @@ fn write_int(int: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(quote);
 }
 
-fn write_string(text: &str, out: &mut Vec<u8>) {
+pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut copied = 0;
-    for (i, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[copied..i]);
-        copied = i + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x09 => out.extend_from_slice(b"\\t"),
-            0x0A => out.extend_from_slice(b"\\n"),
-            0x0C => out.extend_from_slice(b"\\f"),
-            0x0D => out.extend_from_slice(b"\\r"),
-            control => {
-                let _ = write!(out, "\\u{control:04x}");
-            }
-        }
+    let mut rest = text.as_bytes();
+    while let Some(at) = next_escaped(rest) {
+        out.extend_from_slice(&rest[..at]);
+        write_escaped(rest[at], out);
+        rest = &rest[at + 1..];
     }
-    out.extend_from_slice(&bytes[copied..]);
+    out.extend_from_slice(rest);
     out.push(b'"');
+}
+
+fn needs_escape(byte: &u8) -> bool {
+    *byte < 0x20 || *byte == b'"' || *byte == b'\\'
+}
+
+fn next_escaped(bytes: &[u8]) -> Option<usize> {
+    // Whole chunks without an early exit become vector code.
+    let clean = bytes.chunks_exact(16).take_while(|chunk| !chunk.iter().fold(false, |any, b| any | needs_escape(b)));
+    let from = 16 * clean.count();
+    bytes[from..].iter().position(needs_escape).map(|at| from + at)
+}
+
+fn write_escaped(byte: u8, out: &mut Vec<u8>) {
+    let short: &[u8] = match byte {
+        b'"' => b"\\\"",
+        b'\\' => b"\\\\",
+        0x08 => b"\\b",
+        0x09 => b"\\t",
+        0x0A => b"\\n",
+        0x0C => b"\\f",
+        0x0D => b"\\r",
+        control => {
+            let _ = write!(out, "\\u{control:04x}");
+            return;
+        }
+    };
+    out.extend_from_slice(short);
 }
 
 #[cfg(test)]
@@ -212,7 +174,7 @@ mod tests {
     use super::*;
 
     fn canonical(text: &str) -> String {
-        String::from_utf8(Value::parse(text.as_bytes()).unwrap().to_canonical().unwrap()).unwrap()
+        String::from_utf8(canonicalise(text.as_bytes()).unwrap()).unwrap()
     }
 
     #[test]
@@ -259,7 +221,8 @@ mod tests {
             (0xbecb_f647_612f_3696, "-0.0000033333333333333333"),
             (0x4314_3ff3_c1cb_0959, "1424953923781206.2"),
         ] {
-            let written = Value::Float(f64::from_bits(bits)).to_canonical().unwrap();
+            let mut written = Vec::new();
+            assert!(write_float(f64::from_bits(bits), &mut written));
             assert_eq!(String::from_utf8(written).unwrap(), text, "{bits:016x}");
         }
     }
@@ -267,37 +230,21 @@ mod tests {
     #[test]
     fn integers_beyond_the_doubles_are_strings() {
         let edge = 1_i64 << 53;
-        assert_eq!(Value::Int(-edge).to_canonical().unwrap(), b"-9007199254740992");
-        assert_eq!(Value::Int(edge + 1).to_canonical().unwrap(), b"\"9007199254740993\"");
-        assert_eq!(Value::Int(i64::MIN).to_canonical().unwrap(), b"\"-9223372036854775808\"");
-    }
-
-    #[test]
-    fn nonfinite_numbers_are_named_by_field() {
-        let members = vec![
-            ("a".into(), Value::Array(vec![Value::Float(f64::NAN), Value::Float(f64::INFINITY)])),
-            ("b".into(), Value::Object(vec![("c".into(), Value::Float(f64::NEG_INFINITY))])),
-            ("d".into(), Value::Float(1.0)),
-        ];
-        assert_eq!(nonfinite_fields(&members), ["a", "b.c"]);
-        assert!(Value::Object(members).to_canonical().is_err());
-    }
-
-    #[test]
-    fn too_deep_and_twice_are_refused() {
-        let nested = |levels: usize| (0..levels).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
-        assert!(nested(MAX_DEPTH + 1).to_canonical().is_ok());
-        assert!(nested(MAX_DEPTH + 2).to_canonical().is_err());
-        let twice = vec![("k".to_owned(), Value::Null), ("k".to_owned(), Value::Null)];
-        assert!(Value::Object(twice).to_canonical().is_err());
+        for (int, text) in
+            [(-edge, "-9007199254740992"), (edge + 1, "\"9007199254740993\""), (i64::MIN, "\"-9223372036854775808\"")]
+        {
+            let mut out = Vec::new();
+            write_int(int, &mut out);
+            assert_eq!(out, text.as_bytes());
+        }
     }
 
     fn any_value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::Bool),
-            (-(1_i64 << 53)..=1 << 53).prop_map(Value::Int),
-            any::<f64>().prop_filter("finite", |x| x.is_finite()).prop_map(Value::Float),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
             any::<String>().prop_map(Value::String),
         ];
         leaf.prop_recursive(4, 32, 6, |inner| {
@@ -312,8 +259,9 @@ mod tests {
     proptest! {
         #[test]
         fn canonical_text_is_a_fixed_point(value in any_value()) {
-            let text = value.to_canonical().unwrap();
-            prop_assert_eq!(Value::parse(&text).unwrap().to_canonical().unwrap(), text);
+            let mut text = Vec::new();
+            write_json(&value, &mut text);
+            prop_assert_eq!(canonicalise(&text).unwrap(), text);
         }
 
         #[test]

@@ -1,19 +1,20 @@
 //! The chain of records: what the next one must repeat, and the Merkle tree over all so far. Pure: no file here.
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::MAX_RECORD_BYTES;
-use super::canonical::{Members, Value, nonfinite_fields, sort_members, write_members};
+use super::canonical::{close, write_array, write_int, write_key, write_string};
+use super::fields::{Fields, RESERVED};
 use super::merkle::{Hash, Tree, hex, leaf_hash};
 use crate::error::{Error, Result};
 
-/// Member names that the ledger itself writes; a caller's field may not use them.
-pub const RESERVED: [&str; 6] = ["event", "hash", "nonfinite", "prev", "seq", "ts_ns"];
-
 const ZERO_HASH: Hash = [0; 32];
 
-/// Bytes of `,"hash":"<64 digits>"`.
-const HASH_MEMBER_BYTES: usize = 74;
+/// What stands before and behind the 64 digits of a record's hash in its line; a member always follows.
+const HASH_OPENING: &[u8] = b"\"hash\":\"";
+const HASH_CLOSING: &[u8] = b"\",";
+const HASH_MEMBER_BYTES: usize = HASH_OPENING.len() + 64 + HASH_CLOSING.len();
 
 /// State after a number of records; the same for the one who writes and the one who verifies.
 #[derive(Clone, Debug)]
@@ -56,89 +57,96 @@ impl Chain {
     /// Add a record and write its line to `out`; returns its number. A refused record changes nothing.
     ///
     /// A `ts_ns` before the last record's is raised to that: time in a log never runs backwards.
-    pub fn append(&mut self, event: &str, mut members: Members, ts_ns: u64, out: &mut Vec<u8>) -> Result<u64> {
-        check_names(event, &members)?;
-        let nonfinite = nonfinite_fields(&members);
-        if !nonfinite.is_empty() {
-            let names = nonfinite.into_iter().map(Value::String).collect();
-            members.push(("nonfinite".into(), Value::Array(names)));
+    pub fn append(&mut self, event: &str, fields: &Fields, ts_ns: u64, out: &mut Vec<u8>) -> Result<u64> {
+        if event.is_empty() {
+            return Err(Error::argument("name", "an empty name", "a name such as \"RUN_START\""));
+        }
+        let ts_ns = ts_ns.max(self.last_ts_ns.unwrap_or(0));
+        let at = self.assemble(event, fields, ts_ns);
+        let bytes = self.body.len() + HASH_MEMBER_BYTES;
+        if bytes > MAX_RECORD_BYTES {
+            let accepted = format!("a record of at most {MAX_RECORD_BYTES} bytes");
+            return Err(Error::argument("fields", format!("a record of {bytes} bytes"), accepted));
         }
         let sequence = self.size();
-        let ts_ns = ts_ns.max(self.last_ts_ns.unwrap_or(0));
-        members.push(("event".into(), Value::String(event.to_owned())));
-        members.push(("prev".into(), Value::String(self.head.clone())));
-        members.push(("seq".into(), int(sequence)));
-        members.push(("ts_ns".into(), Value::String(ts_ns.to_string())));
-        sort_members(&mut members)?;
-
-        self.body.clear();
-        let at = write_members(&members, "hash", &mut self.body);
-        let line_bytes = self.body.len() + HASH_MEMBER_BYTES;
-        if line_bytes > MAX_RECORD_BYTES {
-            let accepted = format!("a record of at most {MAX_RECORD_BYTES} bytes");
-            return Err(Error::argument("fields", format!("a record of {line_bytes} bytes"), accepted));
+        self.commit(hex(&Sha256::digest(&self.body).into()), ts_ns);
+        out.reserve(bytes + 1);
+        let (before, after) = self.body.split_at(at);
+        for part in [before, HASH_OPENING, self.head.as_bytes(), HASH_CLOSING, after, b"\n"] {
+            out.extend_from_slice(part);
         }
-        let hash = hex(&Sha256::digest(&self.body).into());
-        self.commit(hash, ts_ns);
-        out.reserve(line_bytes + 1);
-        out.extend_from_slice(&self.body[..at]);
-        out.extend_from_slice(hash_member(&self.head).as_bytes());
-        out.extend_from_slice(&self.body[at..]);
-        out.push(b'\n');
         Ok(sequence)
     }
 
     /// Verify the next line (without its line feed) and take it in; `Err` says what does not hold.
+    ///
+    /// The record is put together again as [`append`](Self::append) would have: the text must come out the same.
     pub fn accept(&mut self, line: &[u8]) -> Result<(), String> {
-        let Ok(Value::Object(mut members)) = Value::parse(line) else {
+        let Ok(Value::Object(mut members)) = serde_json::from_slice(line) else {
             return Err("not a JSON object".into());
         };
-        let Some(Value::String(stated)) = take(&mut members, "hash") else {
-            return Err("no text member \"hash\"".into());
+        let mut text = |name: &str| match members.remove(name) {
+            Some(Value::String(text)) => Ok(text),
+            _ => Err(format!("no text member {name:?}")),
         };
-        let ts_ns = self.check_links(&members)?;
-        sort_members(&mut members).map_err(|error| error.to_string())?;
+        let (event, hash, prev, ts_ns) = (text("event")?, text("hash")?, text("prev")?, text("ts_ns")?);
+        if members.remove("seq").and_then(|number| number.as_u64()) != Some(self.size()) {
+            return Err(format!("its seq is not {}", self.size()));
+        }
+        if prev != self.head {
+            return Err("its prev is not the hash of the record before".into());
+        }
+        let ts_ns = ts_ns.parse().map_err(|_| "its ts_ns is no decimal number".to_owned())?;
+        if self.last_ts_ns.is_some_and(|last| ts_ns < last) {
+            return Err("its ts_ns is before the last record's".into());
+        }
+        let nonfinite = take_names(members.remove("nonfinite"))?;
+        let fields = Fields::from_json(&members).map_err(|error| error.to_string())?;
 
-        self.body.clear();
-        let at = write_members(&members, "hash", &mut self.body);
-        if hex(&Sha256::digest(&self.body).into()) != stated {
+        let at = self.assemble(&event, &Fields { nonfinite, ..fields }, ts_ns);
+        if hex(&Sha256::digest(&self.body).into()) != hash {
             return Err("its content does not match its hash".into());
         }
         let (before, after) = self.body.split_at(at);
-        let member = hash_member(&stated);
-        let canonical = line
-            .strip_prefix(before)
-            .and_then(|rest| rest.strip_prefix(member.as_bytes()))
-            .is_some_and(|rest| rest == after);
-        if !canonical {
+        let parts = [before, HASH_OPENING, hash.as_bytes(), HASH_CLOSING, after];
+        let rest = parts.iter().try_fold(line, |rest, part| rest.strip_prefix(*part));
+        if rest.is_none_or(|rest| !rest.is_empty()) {
             return Err("its text is not canonical JSON".into());
         }
-        self.commit(stated, ts_ns);
+        self.commit(hash, ts_ns);
         Ok(())
     }
 
-    /// The members that tie a record to its place; returns its time.
-    fn check_links(&self, members: &Members) -> Result<u64, String> {
-        if !matches!(find(members, "event"), Some(Value::String(_))) {
-            return Err("no text member \"event\"".into());
-        }
-        if find(members, "seq") != Some(&int(self.size())) {
-            return Err(format!("its seq is not {}", self.size()));
-        }
-        if find(members, "prev") != Some(&Value::String(self.head.clone())) {
-            return Err("its prev is not the hash of the record before".into());
-        }
-        let ts_ns = match find(members, "ts_ns") {
-            Some(Value::String(digits)) => digits.parse::<u64>().ok(),
-            _ => None,
-        };
-        match ts_ns {
-            None => Err("its ts_ns is not a decimal string".into()),
-            Some(ts_ns) if self.last_ts_ns.is_some_and(|last| ts_ns < last) => {
-                Err("its ts_ns is before the last record's".into())
+    /// Put the next record's body together in `self.body`; returns where its hash member belongs.
+    fn assemble(&mut self, event: &str, fields: &Fields, ts_ns: u64) -> usize {
+        let sequence = self.size();
+        let out = &mut self.body;
+        let mut hash_at = 0;
+        let mut copied = 0;
+        out.clear();
+        out.push(b'{');
+        for (name, &slot) in RESERVED.into_iter().zip(&fields.slots) {
+            out.extend_from_slice(&fields.text[copied..slot]);
+            copied = slot;
+            match name {
+                "hash" => hash_at = out.len(),
+                "nonfinite" if fields.nonfinite.is_empty() => {}
+                _ => {
+                    write_key(name, out);
+                    match name {
+                        "event" => write_string(event, out),
+                        "nonfinite" => write_names(&fields.nonfinite, out),
+                        "prev" => write_string(&self.head, out),
+                        "seq" => write_int(i64::try_from(sequence).unwrap_or(i64::MAX), out),
+                        _ => write_string(&ts_ns.to_string(), out),
+                    }
+                    out.push(b',');
+                }
             }
-            Some(ts_ns) => Ok(ts_ns),
         }
+        out.extend_from_slice(&fields.text[copied..]);
+        close(b'{', b'}', out);
+        hash_at
     }
 
     /// Take in the record whose body stands in `self.body`.
@@ -150,45 +158,38 @@ impl Chain {
     }
 }
 
-fn check_names(event: &str, members: &Members) -> Result<()> {
-    if event.is_empty() {
-        return Err(Error::argument("event", "an empty name", "a name such as \"RUN_START\""));
-    }
-    match members.iter().find(|(key, _)| RESERVED.contains(&key.as_str())) {
-        None => Ok(()),
-        Some((key, _)) => {
-            let accepted = format!("any field name but {}", RESERVED.join(", "));
-            Err(Error::argument("fields", format!("the field {key:?}"), accepted))
+fn write_names(names: &[String], out: &mut Vec<u8>) {
+    write_array(names, out, |name, out| write_string(name, out));
+}
+
+/// The value of a `nonfinite` member: absent, or a list of names that is not empty.
+fn take_names(value: Option<Value>) -> Result<Vec<String>, String> {
+    let problem = "its nonfinite is not a list of field names";
+    match value {
+        None => Ok(Vec::new()),
+        Some(Value::Array(items)) if !items.is_empty() => {
+            items.into_iter().map(|item| item.as_str().map(str::to_owned).ok_or(problem.to_owned())).collect()
         }
+        Some(_) => Err(problem.into()),
     }
-}
-
-fn int(number: u64) -> Value {
-    Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-fn hash_member(hash: &str) -> String {
-    format!(",\"hash\":\"{hash}\"")
-}
-
-fn find<'a>(members: &'a Members, name: &str) -> Option<&'a Value> {
-    members.iter().find(|(key, _)| key == name).map(|(_, value)| value)
-}
-
-fn take(members: &mut Members, name: &str) -> Option<Value> {
-    let at = members.iter().position(|(key, _)| key == name)?;
-    Some(members.swap_remove(at).1)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn fields(value: Value) -> Fields {
+        Fields::from_json(value.as_object().unwrap()).unwrap()
+    }
 
     fn three_records() -> Vec<u8> {
         let (mut chain, mut out) = (Chain::default(), Vec::new());
         for i in 0..3 {
-            let members = vec![("value".into(), Value::Int(i)), ("a \u{e9}\n".into(), Value::Float(f64::NAN))];
-            chain.append("TEST", members, 1_790_000_000_000_000_000, &mut out).unwrap();
+            let mut fields = fields(json!({"value": i, "a \u{e9}\n": null, "z": [1.5]}));
+            fields.nonfinite.push("a \u{e9}\n".into());
+            chain.append("TEST", &fields, 1_790_000_000_000_000_000, &mut out).unwrap();
         }
         out
     }
@@ -234,19 +235,36 @@ mod tests {
     fn a_refused_record_changes_nothing() {
         let (mut chain, mut out) = (Chain::default(), Vec::new());
         let before = chain.root();
-        let huge = Value::String("x".repeat(MAX_RECORD_BYTES));
-        for members in [vec![("prev".into(), Value::Null)], vec![("text".into(), huge)]] {
-            assert!(chain.append("TEST", members, 1, &mut out).is_err());
-        }
-        assert!(chain.append("", vec![], 1, &mut out).is_err());
+        let huge = fields(json!({"text": "x".repeat(MAX_RECORD_BYTES)}));
+        assert!(chain.append("TEST", &huge, 1, &mut out).is_err());
+        assert!(chain.append("", &Fields::default(), 1, &mut out).is_err());
         assert_eq!((chain.size(), chain.root(), out.len()), (0, before, 0));
     }
 
     #[test]
     fn time_never_runs_backwards() {
         let (mut chain, mut out) = (Chain::default(), Vec::new());
-        chain.append("TEST", vec![], 5, &mut out).unwrap();
-        chain.append("TEST", vec![], 3, &mut out).unwrap();
+        chain.append("TEST", &Fields::default(), 5, &mut out).unwrap();
+        chain.append("TEST", &Fields::default(), 3, &mut out).unwrap();
         assert_eq!(chain.last_ts_ns(), Some(5));
+    }
+
+    #[test]
+    fn reserved_and_repeated_names_are_refused() {
+        for name in RESERVED {
+            assert!(Fields::from_json(json!({name: 1}).as_object().unwrap()).is_err());
+        }
+        let mut twice = [("k", 1), ("j", 2), ("k", 3)];
+        assert!(Fields::build(&mut twice, |_, _, _| Ok::<(), Error>(())).is_err());
+    }
+
+    #[test]
+    fn fields_fall_into_place_around_the_reserved_ones() {
+        let (mut chain, mut out) = (Chain::default(), Vec::new());
+        let names = ["a", "event0", "f", "hash_", "i", "o", "prev.", "r", "seq2", "t", "ts_ns_", "~", "\u{e9}"];
+        let all: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
+        chain.append("TEST", &fields(Value::Object(all)), 1, &mut out).unwrap();
+        assert!(Chain::default().accept(&out[..out.len() - 1]).is_ok());
+        assert_eq!(super::super::canonical::canonicalise(&out).unwrap(), &out[..out.len() - 1]);
     }
 }

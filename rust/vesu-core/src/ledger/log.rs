@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
-use super::canonical::{Members, Value};
 use super::chain::Chain;
+use super::fields::Fields;
+use super::iterations::IterationBlock;
 use super::merkle::hex;
 use super::scan::{open_regular, scan};
 use crate::cancel::Cancel;
@@ -24,17 +25,6 @@ const FLUSH_AGE: Duration = Duration::from_secs(1);
 
 /// The record that tells of a torn tail cut off.
 pub const TAIL_TRUNCATED: &str = "LEDGER_TAIL_TRUNCATED";
-
-/// One iteration of a block of candidates: entry `i` of each slice belongs to candidate `candidate_first + i`.
-#[derive(Clone, Copy, Debug)]
-pub struct IterationBlock<'a> {
-    pub iteration: i64,
-    pub max_iter: i64,
-    pub candidate_first: i64,
-    pub loss: &'a [f64],
-    pub gradient_norm: &'a [f64],
-    pub nonzero: &'a [i64],
-}
 
 #[derive(Debug)]
 pub struct Log {
@@ -86,58 +76,41 @@ impl Log {
     }
 
     /// Append one record; returns its number. `ts_ns` of `None` is the system's time.
-    pub fn append(&mut self, event: &str, members: Members, ts_ns: Option<u64>) -> Result<u64> {
+    pub fn append(&mut self, event: &str, fields: &Fields, ts_ns: Option<u64>) -> Result<u64> {
         self.make_room()?;
-        self.chain.append(event, members, ts_ns.unwrap_or_else(now_ns), &mut self.pending)
+        self.chain.append(event, fields, ts_ns.unwrap_or_else(now_ns), &mut self.pending)
     }
 
-    /// Append records in order, all or none; returns the first one's number.
-    pub fn append_many(&mut self, events: Vec<(String, Members)>, ts_ns: Option<u64>) -> Result<u64> {
-        self.all_or_none(
-            |log, ts_ns| {
-                for (event, members) in events {
-                    log.chain.append(&event, members, ts_ns, &mut log.pending)?;
-                }
-                Ok(())
-            },
-            ts_ns,
-        )
+    /// Append records in order with one time, all or none; returns the first one's number.
+    pub fn append_many<'a>(
+        &mut self,
+        events: impl IntoIterator<Item = (&'a str, &'a Fields)>,
+        ts_ns: Option<u64>,
+    ) -> Result<u64> {
+        self.make_room()?;
+        let ts_ns = ts_ns.unwrap_or_else(now_ns);
+        let (before, accepted) = (self.chain.clone(), self.pending.len());
+        let appended = events
+            .into_iter()
+            .try_for_each(|(event, fields)| self.chain.append(event, fields, ts_ns, &mut self.pending).map(|_| ()));
+        let first = before.size();
+        if appended.is_err() {
+            self.chain = before;
+            self.pending.truncate(accepted);
+        }
+        appended.map(|()| first)
     }
 
-    /// Append one record per candidate, all or none, each with the `common` fields; returns the first's number.
+    /// Append one record per candidate, all or none; returns the first one's number.
     pub fn append_iterations(
         &mut self,
         event: &str,
         block: IterationBlock<'_>,
-        common: &Members,
+        common: &[(String, Vec<u8>)],
         ts_ns: Option<u64>,
     ) -> Result<u64> {
-        let lengths = [block.loss.len(), block.gradient_norm.len(), block.nonzero.len()];
-        if lengths[1] != lengths[0] || lengths[2] != lengths[0] {
-            let accepted = "one value per candidate in each";
-            return Err(Error::argument("loss, gradient_norm, nonzero", format!("lengths {lengths:?}"), accepted));
-        }
-        if i64::try_from(lengths[0]).ok().and_then(|n| block.candidate_first.checked_add(n)).is_none() {
-            return Err(Error::argument("candidate_first", block.candidate_first, "a smaller number"));
-        }
-        self.all_or_none(
-            |log, ts_ns| {
-                let values = block.loss.iter().zip(block.gradient_norm).zip(block.nonzero);
-                for (candidate, ((&loss, &norm), &nonzero)) in (block.candidate_first..).zip(values) {
-                    let mut members = Vec::with_capacity(common.len() + 11);
-                    members.extend_from_slice(common);
-                    members.push(("candidate".into(), Value::Int(candidate)));
-                    members.push(("grad_norm".into(), Value::Float(norm)));
-                    members.push(("iter".into(), Value::Int(block.iteration)));
-                    members.push(("loss".into(), Value::Float(loss)));
-                    members.push(("max_iter".into(), Value::Int(block.max_iter)));
-                    members.push(("nonzero".into(), Value::Int(nonzero)));
-                    log.chain.append(event, members, ts_ns, &mut log.pending)?;
-                }
-                Ok(())
-            },
-            ts_ns,
-        )
+        let records = block.records(common)?;
+        self.append_many(records.iter().map(|fields| (event, fields)), ts_ns)
     }
 
     /// Hand every accepted record to the system. After a failure they stay accepted: call again.
@@ -161,20 +134,6 @@ impl Log {
         self.io(outcome)
     }
 
-    fn all_or_none(&mut self, write: impl FnOnce(&mut Self, u64) -> Result<()>, ts_ns: Option<u64>) -> Result<u64> {
-        self.make_room()?;
-        let (chain, written) = (self.chain.clone(), self.pending.len());
-        let first = chain.size();
-        match write(self, ts_ns.unwrap_or_else(now_ns)) {
-            Ok(()) => Ok(first),
-            Err(error) => {
-                self.chain = chain;
-                self.pending.truncate(written);
-                Err(error)
-            }
-        }
-    }
-
     /// Flush a full or old buffer *before* a record is accepted, so that a full disk refuses the record whole.
     fn make_room(&mut self) -> Result<()> {
         let due = self.pending.len() >= FLUSH_BYTES || self.last_flush.elapsed() >= FLUSH_AGE;
@@ -192,11 +151,12 @@ impl Log {
         let end = self.file.metadata().map(|metadata| metadata.len());
         let end = self.io(end)?.saturating_sub(tail.len() as u64);
         self.io(self.file.set_len(end))?;
-        let members = vec![
-            ("torn_bytes".into(), Value::Int(i64::try_from(tail.len()).unwrap_or(i64::MAX))),
-            ("torn_sha256".into(), Value::String(hex(&Sha256::digest(tail).into()))),
-        ];
-        self.append(TAIL_TRUNCATED, members, None)?;
+        let evidence = serde_json::json!({
+            "torn_bytes": tail.len(),
+            "torn_sha256": hex(&Sha256::digest(tail).into()),
+        });
+        let fields = evidence.as_object().map(Fields::from_json).transpose()?.unwrap_or_default();
+        self.append(TAIL_TRUNCATED, &fields, None)?;
         self.sync()
     }
 

@@ -12,13 +12,16 @@
 
 pub mod canonical;
 pub mod chain;
+pub mod fields;
+pub mod iterations;
 pub mod log;
 pub mod merkle;
 pub mod scan;
 
-pub use canonical::{Members, Value};
 pub use chain::Chain;
-pub use log::{IterationBlock, Log};
+pub use fields::Fields;
+pub use iterations::IterationBlock;
+pub use log::Log;
 pub use merkle::{Hash, Tree, hex};
 pub use scan::{Report, verify};
 

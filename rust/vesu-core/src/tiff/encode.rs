@@ -260,8 +260,9 @@ impl Format {
             (279, offset_kind, counts.clone()),
             (339, SHORT, vec![u64::from(volume.dtype.sample_format())]),
         ];
-        if page == 0 {
-            // tifffile's note of the shape, so that a volume of one slice stays 3-D there too.
+        if z == 1 {
+            // tifffile's note of the shape, without which it would drop the axis of a volume of one slice. (With more
+            // slices it needs none, and would take the note of a tiny volume as a promise of adjoining pixels.)
             let text = format!("{{\"shape\": [{z}, {rows}, {columns}]}}\0");
             tags.insert(5, (270, ASCII, text.bytes().map(u64::from).collect()));
         }

@@ -11,6 +11,9 @@ use super::source::Source;
 use crate::cancel::Cancel;
 use crate::error::Result;
 
+/// Strips or tiles that one file may have: 16 bytes of memory each, and far more than any honest volume has.
+pub const MAX_CHUNKS: usize = 1 << 26;
+
 /// One IFD entry: its type and count, and the value field or the offset of the values.
 #[derive(Clone, Copy)]
 struct Entry {
@@ -108,7 +111,7 @@ impl<'s, 'd> Walker<'s, 'd> {
             }
         };
         let inline = if self.bigtiff { 8 } else { 4 };
-        let bytes = match entry.count.checked_mul(width) {
+        let bytes = match entry.count.checked_mul(width).filter(|_| entry.count <= MAX_CHUNKS as u64) {
             Some(size) if size <= inline => entry.field[..size as usize].to_vec(),
             Some(size) => self.take(number(self.byte_order, &entry.field[..inline as usize]), size)?,
             None => return Err(self.source.bad(format!("page {}: {name} has {} values", ifd.page, entry.count))),

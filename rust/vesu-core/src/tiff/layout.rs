@@ -1,7 +1,7 @@
 //! Checked page layouts: after [`Stack::parse`] every size is known to fit, to lie inside the file and to be
 //! plausible for the compressed bytes that claim it.
 
-use super::header::{Ifd, Walker};
+use super::header::{Ifd, MAX_CHUNKS, Walker};
 use super::samples::{ACCEPTED_DTYPES, Dtype};
 use super::source::Source;
 use super::{ByteOrder, Compression, Info};
@@ -43,7 +43,7 @@ impl Stack {
         let mut walker = Walker::new(source)?;
         let mut pages = Vec::new();
         let mut common = None;
-        let mut stored: u64 = 0;
+        let (mut stored, mut n_chunks) = (0_u64, 0);
         while let Some(ifd) = walker.next_ifd(cancel)? {
             let page_shape = page_shape(source, &mut walker, &ifd)?;
             let dtype = dtype(source, &mut walker, &ifd)?;
@@ -61,6 +61,10 @@ impl Stack {
             stored = page.chunks.iter().fold(stored, |sum, chunk| sum.saturating_add(chunk.len));
             if stored > source.len() {
                 return Err(source.bad(format!("page {}: strips or tiles lie over each other", ifd.page)));
+            }
+            n_chunks += page.chunks.len();
+            if n_chunks > MAX_CHUNKS {
+                return Err(source.bad(format!("more than {MAX_CHUNKS} strips or tiles")));
             }
             pages.push(page);
         }

@@ -70,53 +70,78 @@ impl Decoder {
             return Ok(Err("old-style LZW (least significant bit first); accepted: TIFF 6.0 LZW".to_owned()));
         }
         let mut codes = Codes { input, at: 0, bits: 0, n_bits: 0 };
-        let (mut pos, mut next, mut width) = (0, FIRST, 9);
+        let mut pos = 0;
+        loop {
+            // At least once every 3838 codes of a well-formed stream.
+            cancel.check()?;
+            return Ok(match self.until_clear(&mut codes, out, &mut pos) {
+                Stop::Clear => continue,
+                Stop::Full => Ok(()),
+                Stop::Ended => Err(format!("the LZW data end after {pos} of {} declared bytes", out.len())),
+                Stop::Undefined(code) => Err(format!("LZW code {code} before it is defined, after {pos} bytes")),
+            });
+        }
+    }
+
+    /// Decode with a fresh dictionary up to the next clear code. A function of its own, so that its state fits into
+    /// the registers.
+    #[inline(never)]
+    fn until_clear(&mut self, stream: &mut Codes<'_>, out: &mut [u8], at: &mut usize) -> Stop {
+        let (mut codes, mut pos) = (*stream, *at);
+        let (mut next, mut width) = (FIRST, 9);
         let (mut previous, mut previous_start) = (Entry::default(), 0); // length 0: none yet
-        while pos < out.len() {
-            let Some(code) = codes.read(width) else {
-                return Ok(Err(ends_early(pos, out.len())));
+        let stop = loop {
+            if pos >= out.len() {
+                break Stop::Full;
+            }
+            let Some(code) = codes.read(width) else { break Stop::Ended };
+            let entry = if code < next {
+                match code {
+                    CLEAR => break Stop::Clear,
+                    END => break Stop::Ended,
+                    _ => self.table[code & (SIZE - 1)],
+                }
+            } else if code == next && previous.len() > 0 {
+                // The very entry that this code defines: its last byte is its own first.
+                previous.extended(previous_start, previous.first())
+            } else {
+                break Stop::Undefined(code);
             };
-            if code == CLEAR {
-                cancel.check()?; // at least once every 3838 codes of a well-formed stream
-                (next, width, previous) = (FIRST, 9, Entry::default());
-                continue;
-            }
-            if code == END {
-                return Ok(Err(ends_early(pos, out.len())));
-            }
-            let grows = previous.len() > 0;
-            if code >= next && !(code == next && grows) {
-                return Ok(Err(format!("LZW code {code} before it is defined, after {pos} bytes")));
-            }
-            if grows && next < SIZE {
-                // The code may be the very entry being defined: then its last byte is its own first.
-                let last = if code == next { previous.first() } else { self.table[code & (SIZE - 1)].first() };
-                self.table[next] = previous.extended(previous_start, last);
+            if next < SIZE && previous.len() > 0 {
+                self.table[next] = previous.extended(previous_start, entry.first());
                 next += 1;
                 width += u32::from(next + 1 == 1 << width && width < 12);
             }
-            let entry = self.table[code & (SIZE - 1)];
-            previous_start = pos;
-            previous = entry;
+            (previous, previous_start) = (entry, pos);
             pos = emit(out, pos, entry);
-        }
-        Ok(Ok(()))
+        };
+        (*stream, *at) = (codes, pos);
+        stop
     }
+}
+
+/// Why the decoding of one dictionary's codes ended.
+enum Stop {
+    Full,
+    Clear,
+    Ended,
+    Undefined(usize),
 }
 
 /// Write an entry's string at `pos` (cut at the end of `out`); the position after it.
 #[inline(always)]
 fn emit(out: &mut [u8], pos: usize, entry: Entry) -> usize {
     let len = entry.len();
-    match out.get_mut(pos..pos + INLINE) {
+    match out.get_mut(pos..).and_then(|rest| rest.first_chunk_mut::<INLINE>()) {
         Some(window) if len <= INLINE => {
-            window.copy_from_slice(&entry.head.to_le_bytes());
+            *window = entry.head.to_le_bytes();
             pos + len
         }
         _ => emit_long(out, pos, entry),
     }
 }
 
+#[inline(never)]
 fn emit_long(out: &mut [u8], pos: usize, entry: Entry) -> usize {
     let (start, len) = (entry.start(), entry.len());
     let end = (pos + len).min(out.len());
@@ -135,6 +160,7 @@ fn emit_long(out: &mut [u8], pos: usize, entry: Entry) -> usize {
 }
 
 /// Codes of 9 to 12 bits, most significant bit first.
+#[derive(Clone, Copy)]
 struct Codes<'a> {
     input: &'a [u8],
     at: usize,
@@ -160,24 +186,24 @@ impl Codes<'_> {
 
     #[inline(always)]
     fn refill(&mut self) {
-        if let Some(word) = self.input.get(self.at..self.at + 8) {
-            let word = u64::from_be_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]);
-            self.bits |= word >> self.n_bits;
+        if let Some(word) = self.input.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
+            self.bits |= u64::from_be_bytes(*word) >> self.n_bits;
             let taken = (63 - self.n_bits) / 8;
             self.at += taken as usize;
             self.n_bits += taken * 8;
         } else {
-            while self.n_bits <= 56
-                && let Some(byte) = self.input.get(self.at)
-            {
-                self.bits |= u64::from(*byte) << (56 - self.n_bits);
-                self.at += 1;
-                self.n_bits += 8;
-            }
+            self.refill_bytewise();
         }
     }
-}
 
-fn ends_early(got: usize, declared: usize) -> String {
-    format!("the LZW data end after {got} of {declared} declared bytes")
+    #[cold]
+    fn refill_bytewise(&mut self) {
+        while self.n_bits <= 56
+            && let Some(byte) = self.input.get(self.at)
+        {
+            self.bits |= u64::from(*byte) << (56 - self.n_bits);
+            self.at += 1;
+            self.n_bits += 8;
+        }
+    }
 }

@@ -29,9 +29,11 @@ pub fn restore(rows: &mut [u8], columns: usize, dtype: Dtype, predictor: u16, or
 /// Running sum over samples of `N` bytes.
 fn accumulate<const N: usize>(row: &mut [u8], add: impl Fn([u8; N], [u8; N]) -> [u8; N]) {
     let mut sum = [0; N];
-    for sample in row.as_chunks_mut::<N>().0 {
-        sum = add(sum, *sample);
-        *sample = sum;
+    for sample in row.chunks_exact_mut(N) {
+        let mut delta = [0; N];
+        delta.copy_from_slice(sample);
+        sum = add(sum, delta);
+        sample.copy_from_slice(&sum);
     }
 }
 

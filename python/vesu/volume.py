@@ -1,0 +1,265 @@
+"""Kernels on 3-D masks and probabilities: components, dust, hysteresis, smoothing along z.
+
+Axes are (z, y, x). A mask is uint8 or bool and any non-zero voxel is foreground. Strided, Fortran-ordered and
+read-only arrays are accepted. Results are the same bits on any number of threads, and Ctrl-C is answered within
+half a second.
+"""
+
+import operator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vesu import _core
+from vesu.errors import ArgumentError
+
+Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.bool_]
+
+_INT64_MAX = 2**63 - 1
+
+
+def connected_components(
+    mask: Mask, connectivity: int = 26, *, n_threads: int | None = None
+) -> tuple[NDArray[np.uint32], int]:
+    """Label the connected components of a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of uint8 or bool, shape (z, y, x)
+        Non-zero is foreground. At most 2**32 - 1 voxels.
+    connectivity : {26, 18, 6}
+        Neighbours of a voxel: sharing a face (6), a face or edge (18), a face, edge or corner (26).
+    n_threads : int, optional
+        Threads; None takes all cores. Does not change the result.
+
+    Returns
+    -------
+    labels : ndarray of uint32, shape (z, y, x)
+        0 for background; components are numbered from 1 by first appearance in C order, as
+        `scipy.ndimage.label` does.
+    n_components : int
+
+    Raises
+    ------
+    ArgumentError
+        Another dtype, number of axes or connectivity; an axis of length 0; too many voxels.
+
+    Notes
+    -----
+    Union-find over runs of foreground. Row R29.
+
+    Examples
+    --------
+    >>> import numpy as np, vesu.volume
+    >>> mask = np.array([[[1, 0, 1, 1, 0, 0, 1]]], dtype=np.uint8)
+    >>> labels, n = vesu.volume.connected_components(mask)
+    >>> labels[0, 0].tolist(), n
+    ([1, 0, 2, 2, 0, 0, 3], 3)
+    """
+    return _core.connected_components(mask, _whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
+
+
+def component_sizes(mask: Mask, connectivity: int = 26, *, n_threads: int | None = None) -> NDArray[np.int64]:
+    """Voxels of each connected component, without making a label volume.
+
+    Parameters
+    ----------
+    mask, connectivity, n_threads
+        As in :func:`connected_components`.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_components,)
+        Entry i is the size, in voxels, of the component that :func:`connected_components` labels i + 1.
+
+    Raises
+    ------
+    ArgumentError
+        As in :func:`connected_components`.
+
+    Notes
+    -----
+    Row R29.
+
+    Examples
+    --------
+    >>> import numpy as np, vesu.volume
+    >>> vesu.volume.component_sizes(np.array([[[1, 0, 1, 1]]], dtype=np.uint8)).tolist()
+    [1, 2]
+    """
+    return _core.component_sizes(mask, _whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
+
+
+def remove_dust(
+    mask: Mask, min_voxels: int, connectivity: int = 26, *, n_threads: int | None = None
+) -> NDArray[np.uint8]:
+    """Remove small components.
+
+    Parameters
+    ----------
+    mask, connectivity, n_threads
+        As in :func:`connected_components`.
+    min_voxels : int
+        Components of strictly fewer voxels go, as in `cc3d.dust`; 0 and 1 remove nothing.
+
+    Returns
+    -------
+    ndarray of uint8, shape (z, y, x)
+        0 or 1.
+
+    Raises
+    ------
+    ArgumentError
+        As in :func:`connected_components`, or `min_voxels` negative.
+
+    Notes
+    -----
+    Row R29.
+
+    Examples
+    --------
+    >>> import numpy as np, vesu.volume
+    >>> mask = np.array([[[1, 0, 1, 1]]], dtype=np.uint8)
+    >>> vesu.volume.remove_dust(mask, min_voxels=2).tolist()
+    [[[0, 0, 1, 1]]]
+    """
+    return remove_dust_counted(mask, min_voxels, connectivity, n_threads=n_threads)[0]
+
+
+def remove_dust_counted(
+    mask: Mask, min_voxels: int, connectivity: int = 26, *, n_threads: int | None = None
+) -> tuple[NDArray[np.uint8], int, int]:
+    """:func:`remove_dust`, with the number of components before and the number of those removed.
+
+    Examples
+    --------
+    >>> import numpy as np, vesu.volume
+    >>> vesu.volume.remove_dust_counted(np.array([[[1, 0, 1, 1]]], dtype=np.uint8), 2)[1:]
+    (2, 1)
+    """
+    min_voxels = _whole("min_voxels", min_voxels, "0 or more")
+    return _core.remove_dust(mask, min_voxels, _whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
+
+
+def hysteresis(
+    probability: NDArray[np.float32],
+    low: float,
+    high: float,
+    connectivity: int = 26,
+    *,
+    n_threads: int | None = None,
+) -> NDArray[np.uint8]:
+    """Threshold with hysteresis: weak voxels stay where they hang together with a strong one.
+
+    Parameters
+    ----------
+    probability : ndarray of float32, shape (z, y, x)
+        In [0, 1].
+    low, high : float
+        Weak voxels have ``probability >= low``, strong ones ``probability >= high``; rounded to float32.
+        ``0 <= low <= high <= 1``; the float32 next above 1 is accepted too, and no voxel reaches it.
+    connectivity, n_threads
+        As in :func:`connected_components`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (z, y, x)
+        1 in those components of weak voxels that hold at least one strong voxel, else 0.
+
+    Raises
+    ------
+    ArgumentError
+        A threshold out of range or `low` above `high`; a probability that is NaN or outside [0, 1] (the
+        message gives their number and the first one's place); else as in :func:`connected_components`.
+
+    Notes
+    -----
+    `skimage.filters.apply_hysteresis_threshold` does the same with ``>`` in place of ``>=``. With ``>=``,
+    a threshold that is a quantile of the volume keeps the voxels that lie on it. Row R29.
+
+    Examples
+    --------
+    >>> import numpy as np, vesu.volume
+    >>> p = np.array([[[0.4, 0.9, 0.1, 0.4, 0.4]]], dtype=np.float32)
+    >>> vesu.volume.hysteresis(p, low=0.3, high=0.8).tolist()
+    [[[1, 1, 0, 0, 0]]]
+    """
+    return hysteresis_counted(probability, low, high, connectivity, n_threads=n_threads)[0]
+
+
+def hysteresis_counted(
+    probability: NDArray[np.float32],
+    low: float,
+    high: float,
+    connectivity: int = 26,
+    *,
+    n_threads: int | None = None,
+) -> tuple[NDArray[np.uint8], int, int]:
+    """:func:`hysteresis`, with the number of weak components and the number of those kept.
+
+    Examples
+    --------
+    >>> import numpy as np, vesu.volume
+    >>> p = np.array([[[0.4, 0.9, 0.1, 0.4, 0.4]]], dtype=np.float32)
+    >>> vesu.volume.hysteresis_counted(p, low=0.3, high=0.8)[1:]
+    (2, 1)
+    """
+    low, high = _real("low", low), _real("high", high)
+    return _core.hysteresis(probability, low, high, _whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
+
+
+def smooth_z(volume: NDArray[np.float32], radius: int, *, n_threads: int | None = None) -> NDArray[np.float32]:
+    """Moving mean along z.
+
+    Parameters
+    ----------
+    volume : ndarray of float32, shape (z, y, x)
+        Finite.
+    radius : int
+        The window has ``2 * radius + 1`` slices; 0 copies. Beyond the ends the first and the last slice
+        repeat, so a radius beyond the axis is allowed. At most 2**23 - 1.
+    n_threads : int, optional
+        Threads; None takes all cores. Does not change the result.
+
+    Returns
+    -------
+    ndarray of float32, shape (z, y, x)
+        Probabilities stay in [0, 1].
+
+    Raises
+    ------
+    ArgumentError
+        `radius` out of range; NaN or infinite voxels (with their number and the first one's place); another
+        dtype or number of axes; an axis of length 0; more than 2**32 - 1 voxels.
+
+    Notes
+    -----
+    `scipy.ndimage.uniform_filter1d(volume, 2 * radius + 1, axis=0, mode="nearest")`, with float32 sums in
+    the order of z. Row R29.
+
+    Examples
+    --------
+    >>> import numpy as np, vesu.volume
+    >>> vesu.volume.smooth_z(np.array([[[0.0]], [[0.0]], [[1.5]]], dtype=np.float32), 1).ravel().tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return _core.smooth_z(volume, _whole("radius", radius, "0 or more"), n_threads)
+
+
+def _whole(name: str, value: Any, accepted: str) -> int:
+    """`value` as an int that fits the core, or an error that says what is accepted."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentError(f"{name}: got {value!r}; accepted: {accepted}") from None
+    if not 0 <= number <= _INT64_MAX:
+        raise ArgumentError(f"{name}: got {number}; accepted: {accepted}")
+    return number
+
+
+def _real(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{name}: got {value!r}; accepted: a number in [0, 1]") from None
