@@ -57,7 +57,11 @@ impl Bootstrap {
 
     #[inline(always)]
     fn poisson(&self, draw: u32) -> f32 {
-        self.tails.iter().map(|&tail| u32::from(draw < tail)).sum::<u32>() as f32
+        let mut weight = 0;
+        for tail in self.tails {
+            weight += u32::from(draw < tail);
+        }
+        weight as f32
     }
 }
 

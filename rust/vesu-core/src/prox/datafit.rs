@@ -21,8 +21,10 @@ unsafe fn polynomial<V: Simd, const N: usize>(coefficients: &[f32; N], x: V) -> 
     // SAFETY: passes on the caller's vouching for V's CPU features.
     unsafe {
         let mut value = V::splat(coefficients[N - 1]);
-        for &coefficient in coefficients[..N - 1].iter().rev() {
-            value = value.fma(x, V::splat(coefficient));
+        let mut power = N - 1;
+        while power > 0 {
+            power -= 1;
+            value = value.fma(x, V::splat(coefficients[power]));
         }
         value
     }
