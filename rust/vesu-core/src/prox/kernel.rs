@@ -4,6 +4,7 @@
 //! twelve accumulators in registers. The residuals of a group stay in the first-level cache and are used at once for
 //! the group's gradient. Arrays that hold several rows of lanes are group-major: group, row, lane.
 
+use super::datafit::sigmoid_softplus;
 use super::simd::{Isa, Simd};
 
 /// Vectors of a register tile; samples of a margin tile and most rows of a gradient tile. 2 x 6 accumulators and 2 + 1
@@ -225,15 +226,17 @@ impl Group {
             let mut loss = [V::splat(0.0); N];
             for sample in (0..self.block).step_by(TILE) {
                 let margins = self.margin_tile::<V, N>(sample);
-                for (i, margin) in margins.iter().enumerate() {
-                    let neurons = self.sample_weights.add((sample + i) * self.weight_stride);
-                    let residuals = self.residuals.add((sample + i) * N * V::LANES);
-                    for j in 0..N {
-                        let weight =
-                            V::lookup(neurons.add(*self.first_neuron.add(j)), self.neuron_index.add(j * V::LANES));
-                        let (sigmoid, softplus) = super::datafit::sigmoid_softplus(margin[j]);
-                        loss[j] = weight.fma(softplus, loss[j]);
-                        weight.mul(sigmoid).store(residuals.add(j * V::LANES));
+                for pair in 0..TILE / 2 {
+                    let (sigmoid, softplus) = sigmoid_softplus([margins[2 * pair], margins[2 * pair + 1]]);
+                    for i in 0..2 {
+                        let at = sample + 2 * pair + i;
+                        let neurons = self.sample_weights.add(at * self.weight_stride);
+                        for j in 0..N {
+                            let first_neuron = neurons.add(*self.first_neuron.add(j));
+                            let weight = V::lookup(first_neuron, self.neuron_index.add(j * V::LANES));
+                            loss[j] = weight.fma(softplus[i][j], loss[j]);
+                            weight.mul(sigmoid[i][j]).store(self.residuals.add((at * N + j) * V::LANES));
+                        }
                     }
                 }
             }
