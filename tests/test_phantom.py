@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 from sklearn.metrics import roc_auc_score
+
 from vesu.data.phantom import DressParams, ScrollParams, dataset, dress, generate_scroll, write_dataset
 from vesu.data.phantom._fields import SmoothField, gaussian_blur, periodic_texture, stream
 from vesu.data.phantom._layers import distance_to, find_layers

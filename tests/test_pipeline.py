@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vesu.run.progress import PHASES
 
 import vesu
 from vesu.errors import DataError, FileError, PreflightError
 from vesu.ledger import iter_events, verify
 from vesu.run.pipeline import RunResult
 from vesu.run.plan import phase_weights, split_pairs
+from vesu.run.progress import PHASES
 
 
 def events(result: RunResult, name: str) -> list[dict[str, object]]:

@@ -1,6 +1,7 @@
 """One run: discovery, preflight, load, features, search, segmentation, submission, and the evidence beside."""
 
 import dataclasses
+import importlib.util
 import shutil
 import time
 import uuid
@@ -128,8 +129,10 @@ class _Run:
             config=self.config.to_json(),
             machine=machine,
         )
+        self.can_report = all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2"))
+        if not self.can_report:
+            self.log.emit("REPORT_UNAVAILABLE", message="matplotlib or Jinja2 is missing: pip install vesu[report]")
         self.spec = FeatureSpec(scales=self.config.features.scales)
-        # The phases before the inventory is known get a nominal weight; the real plan follows at once.
         inventory = discover(self.data)
         self.seconds["discovery"] = time.monotonic() - started
         self.weights = phase_weights(inventory, self.config, len(self.spec.names))
@@ -272,7 +275,7 @@ class _Run:
                 fit.on_record(record, epoch=0)
 
             grid = stages.fit_grid(data, self.config, on_iteration)
-        rows = [dict(zip(grid.leaderboard_.dtype.names, row, strict=True)) for row in grid.leaderboard_.tolist()]
+        rows = [dict(zip(grid.leaderboard_.dtype.names or (), row, strict=True)) for row in grid.leaderboard_.tolist()]
         write_json_atomic(self.folder / "leaderboard.json", [finite(row) for row in rows])
         self.log.emit("SEARCH_DONE", best=finite(rows[0]), **self._search_entry(data, grid))
         return grid
@@ -347,10 +350,8 @@ class _Run:
             return report
 
     def _report(self) -> Path | None:
+        if not self.can_report:
+            return None
         from vesu.report import write_report
 
-        try:
-            return write_report(self.folder)
-        except ImportError as error:  # the run itself is whole: say what is missing, keep the zip
-            self.log.emit("REPORT_SKIPPED", message=str(error))
-            return None
+        return write_report(self.folder)

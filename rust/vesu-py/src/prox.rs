@@ -86,7 +86,7 @@ fn simd_path(py: Python<'_>, simd: Option<&str>) -> PyResult<&'static str> {
 fn prox_standardise<'py>(
     py: Python<'py>,
     x: &Bound<'py, PyAny>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Doubles<'py>, Doubles<'py>)> {
     let samples = Samples::read(x, None, None)?;
     let view = samples.view();
@@ -111,7 +111,7 @@ fn prox_lipschitz<'py>(
     mean: Vec<f64>,
     scale: Vec<f64>,
     class_weight: [f64; 2],
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<f64> {
     let samples = Samples::read(x, Some(y), gradient)?;
     let view = samples.view();
@@ -184,7 +184,7 @@ impl ProxSolver {
         x: &Bound<'py, PyAny>,
         y: &Bound<'py, PyAny>,
         gradient: Option<&Bound<'py, PyAny>>,
-        n_threads: Option<usize>,
+        n_threads: Option<i64>,
     ) -> PyResult<Stats<'py>> {
         let samples = Samples::read(x, Some(y), gradient)?;
         let view = samples.view();
@@ -254,7 +254,7 @@ fn prox_evaluate<'py>(
     params: &Bound<'py, PyAny>,
     thresholds: Vec<f32>,
     simd: Option<&str>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Doubles<'py>, Bound<'py, PyArray3<u64>>)> {
     let samples = Samples::read(x, Some(y), gradient)?;
     let params = args::array::<f64>("params", params, 2)?;
@@ -287,7 +287,7 @@ fn prox_predict<'py>(
     scale: Vec<f64>,
     params: &Bound<'py, PyAny>,
     simd: Option<&str>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Floats<'py>, Floats<'py>)> {
     let samples = Samples::read(x, None, gradient)?;
     let params = args::array::<f64>("params", params, 2)?;
@@ -313,7 +313,7 @@ fn prox_predict_volume<'py>(
     scale: Vec<f64>,
     params: &Bound<'py, PyAny>,
     simd: Option<&str>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Floats<'py>, Floats<'py>)> {
     let volume = args::array::<f32>("values", values, 4)?;
     let params = args::array::<f64>("params", params, 2)?;
