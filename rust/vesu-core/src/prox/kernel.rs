@@ -21,7 +21,6 @@ pub fn block_len(row_width: usize) -> usize {
 #[derive(Clone, Debug)]
 pub struct Lanes {
     isa: Isa,
-    n_candidates: usize,
     n_neurons: usize,
     n_vectors: usize,
     /// First neuron of a vector, and each lane's neuron counted from it (so below the number of lanes).
@@ -38,15 +37,11 @@ impl Lanes {
         let first_neuron: Vec<usize> = (0..n_vectors).map(|vector| neuron(vector * lanes)).collect();
         let neuron_index =
             (0..n_vectors * lanes).map(|lane| (neuron(lane) - first_neuron[lane / lanes]) as i32).collect();
-        Self { isa, n_candidates, n_neurons: n_candidates.div_ceil(per_neuron), n_vectors, first_neuron, neuron_index }
+        Self { isa, n_neurons: n_candidates.div_ceil(per_neuron), n_vectors, first_neuron, neuron_index }
     }
 
     pub fn isa(&self) -> Isa {
         self.isa
-    }
-
-    pub fn n_candidates(&self) -> usize {
-        self.n_candidates
     }
 
     /// Lanes in all, with the padding of the last vector.
