@@ -29,8 +29,9 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Candidates sorted by neuron, `per_neuron` of each.
+    /// Candidates sorted by neuron, `per_neuron` of each. A path that the machine lacks becomes the portable one.
     pub fn new(isa: Isa, n_candidates: usize, per_neuron: usize) -> Self {
+        let isa = if isa.is_supported() { isa } else { Isa::Portable };
         let lanes = isa.lanes();
         let n_vectors = n_candidates.div_ceil(lanes);
         let neuron = |candidate: usize| candidate.min(n_candidates - 1) / per_neuron;
@@ -86,14 +87,14 @@ impl Lanes {
         match self.isa {
             // SAFETY: the sizes were checked above; the portable lanes need no CPU feature.
             Isa::Portable => unsafe { self.pass::<[f32; 4], GRADIENT>(weights, scratch, sums) },
-            // SAFETY: sizes as above; an `Isa` is made by `Isa::choose` only where the machine has it.
+            // SAFETY: sizes as above; `new` keeps only a path that the machine has.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { self.pass_avx2::<GRADIENT>(weights, scratch, sums) },
             // SAFETY: as for AVX2.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { self.pass_avx512::<GRADIENT>(weights, scratch, sums) },
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => unreachable!("Isa::choose never gives a path that the machine lacks"),
+            Isa::Avx2 | Isa::Avx512 => unreachable!("`new` keeps only a path that the machine has"),
         }
     }
 
