@@ -12,8 +12,9 @@ use crate::args::{self, Array};
 use crate::gate::{argument_error, enter, raise};
 
 type Params<'py> = Bound<'py, PyArrayDyn<f64>>;
-type Stats<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>);
-type StateTuple<'py> = (Params<'py>, u64, Bound<'py, PyArray1<bool>>, Bound<'py, PyArray1<f64>>);
+type Stats<'py> = (Doubles<'py>, Doubles<'py>, Bound<'py, PyArray1<i64>>);
+type StateTuple<'py> = (Params<'py>, u64, Bound<'py, PyArray1<bool>>, Doubles<'py>);
+type Doubles<'py> = Bound<'py, PyArray1<f64>>;
 type Floats<'py> = Bound<'py, PyArrayDyn<f32>>;
 
 /// Samples as they come from Python, checked in type and shape and held for the length of one call.
@@ -86,7 +87,7 @@ fn prox_standardise<'py>(
     py: Python<'py>,
     x: &Bound<'py, PyAny>,
     n_threads: Option<i64>,
-) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>)> {
+) -> PyResult<(Doubles<'py>, Doubles<'py>)> {
     let samples = Samples::read(x, None, None)?;
     let view = samples.view();
     let standard = enter(py, n_threads, move |cancel| {
@@ -254,7 +255,7 @@ fn prox_evaluate<'py>(
     thresholds: Vec<f32>,
     simd: Option<&str>,
     n_threads: Option<i64>,
-) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray3<u64>>)> {
+) -> PyResult<(Doubles<'py>, Bound<'py, PyArray3<u64>>)> {
     let samples = Samples::read(x, Some(y), gradient)?;
     let params = args::array::<f64>("params", params, 2)?;
     let isa = Isa::choose(simd).map_err(|error| raise(py, error))?;
