@@ -48,7 +48,7 @@ def write_report(run_folder: str | Path, out: str | Path | None = None) -> Path:
     ...     summary = {"run_id": "demo", "status": "finished", "elapsed_s": 12.5}
     ...     _ = Path(folder, "summary.json").write_text(json.dumps(summary))
     ...     page = write_report(folder).read_text(encoding="utf-8")
-    >>> "12.5 s" in page, "<script" in page
+    >>> "12.5\\N{NO-BREAK SPACE}s" in page, "<script" in page
     (True, False)
     """
     from vesu.report.html import render

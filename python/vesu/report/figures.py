@@ -15,8 +15,8 @@ from vesu.report.loader import Candidate, Phase
 from vesu.report.training import Curve
 
 # Stand-ins that no colour map yields, each replaced by a CSS variable of the page after drawing.
-INK, SOFT, GRID, ACCENT, SECOND, BAND = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"
-VARIABLES = {INK: "ink", SOFT: "soft", GRID: "line", ACCENT: "accent", SECOND: "second", BAND: "band"}
+INK, SOFT, GRID, ACCENT, SECOND, BAND, CARD = (f"#0102{last:02x}" for last in range(3, 10))
+VARIABLES = {INK: "ink", SOFT: "soft", GRID: "line", ACCENT: "accent", SECOND: "second", BAND: "band", CARD: "card"}
 MAX_VECTOR_CELLS = 4000
 MAX_POINTS = 2000
 MAX_PHASES = 40
@@ -107,7 +107,7 @@ def training_chart(name: str, curve: Curve, label: str, *, winner: int | None, l
         if curve.winner is not None:
             axes.plot(curve.step, curve.winner, color=ACCENT, linewidth=1.8, label=f"winner (candidate {winner})")
         if log and np.nanmin(curve.minimum) > 0:
-            axes.set_yscale("log")
+            _log_axis(axes)
         else:
             _cut_top(axes, curve)
         axes.margins(x=0)
@@ -118,6 +118,15 @@ def training_chart(name: str, curve: Curve, label: str, *, winner: int | None, l
         if curve.winner is not None:
             ends += f", winner from {curve.winner[0]:.4g} to {curve.winner[-1]:.4g}"
         return _svg(figure, name, f"{label} over {n_steps} iterations: {ends}")
+
+
+def _log_axis(axes: Any) -> None:
+    """Plain decimal tick labels: powers of ten would be set as formulas, which are off."""
+    ticker = optional("matplotlib.ticker")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def _thin(curve: Curve) -> Curve:
@@ -226,7 +235,7 @@ def _group_by_l2(axes: Any, l2: Sequence[float]) -> None:
             color=SOFT,
         )
         if members[0] > 0:
-            axes.axvline(members[0] - 0.5, color="white", linewidth=2.5)
+            axes.axvline(members[0] - 0.5, color=CARD, linewidth=3)
 
 
 def _ticks(labels: Sequence[str], most: int = 40) -> tuple[list[int], list[str]]:

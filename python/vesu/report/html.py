@@ -105,8 +105,8 @@ def _against_baselines(validation: Validation | None) -> Verdict | None:
     gap = validation.scores["f1"] - rivals[name]
     rival = f"best trivial baseline ({text.title(name).lower()}, {rivals[name]:.3f})"
     if gap > 0:
-        return Verdict("good", f"{gap:.3f} above the {rival}")
-    return Verdict("bad", f"{-gap:.3f} below the {rival}" if gap < 0 else f"no better than the {rival}")
+        return Verdict("good", f"F1 {gap:.3f} above the {rival}")
+    return Verdict("bad", f"F1 {-gap:.3f} below the {rival}" if gap < 0 else f"F1 no better than the {rival}")
 
 
 def _score_table(validation: Validation | None) -> dict[str, Any] | None:

@@ -1,0 +1,261 @@
+"""A small, valid, synthetic run folder for tests of what reads one; also a command: make_run_folder.py FOLDER."""
+
+import hashlib
+import io
+import json
+import sys
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vesu.data.volumes import encode_volume
+from vesu.ledger import LedgerWriter
+
+L1 = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+L2 = (1e-4, 1e-3, 1e-2)
+PHASES = ("discovery", "preflight", "load", "features", "train_data", "fit", "segment", "package")
+SECONDS = (0.04, 1.1, 2.4, 31.7, 4.2, 88.3, 24.9, 0.8)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How large a run to make up."""
+
+    n_volumes: int = 2
+    shape: tuple[int, int, int] = (48, 56, 64)
+    neurons: int = 9
+    iterations: int = 30
+    epochs: int = 1
+    seed: int = 0
+    ids: tuple[str, ...] = ()
+
+
+def make_run_folder(folder: Path, spec: Spec | None = None) -> Path:
+    """Write a run folder with plausible sheets, a full leaderboard and a ledger that verifies."""
+    spec = spec or Spec()
+    rng = np.random.default_rng(spec.seed)
+    for name in ("segment", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    ids = spec.ids or tuple(str(1407735 + 7919 * number) for number in range(spec.n_volumes))
+    masks = {}
+    for number, volume_id in enumerate(ids):
+        masks[volume_id] = _segment(folder, f"{number:03d}" if spec.ids else volume_id, volume_id, spec, rng)
+    rows = leaderboard(spec, rng)
+    _json(folder / "leaderboard.json", rows)
+    _json(folder / "config.json", {"seed": spec.seed, "search": {"meta_neurons": spec.neurons, "l1": L1, "l2": L2}})
+    _json(folder / "inventory.json", _inventory(ids, spec))
+    _json(folder / "preflight.json", _preflight())
+    np.savez(folder / "model.npz", coef=np.zeros((1, 4)), intercept=np.zeros(1))
+    ledger = _events(folder / "events.jsonl", rows, spec, rng)
+    _json(folder / "summary.json", _summary(spec, rows, _submission(folder / "submission.zip", masks), ledger))
+    return folder
+
+
+def _json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def sheets(shape: tuple[int, int, int], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """A wound scroll: truth, CT, probability, mask and uncertainty, all (z, y, x)."""
+    z, y, x = np.meshgrid(*(np.linspace(0, 1, size) for size in shape), indexing="ij")
+    radius = np.hypot(y - 1.15, x + 0.2) + 0.03 * np.sin(7 * z + 4 * x) + 0.01 * np.sin(23 * y)
+    angle = np.arctan2(y - 1.15, x + 0.2)
+    turn = radius * 11 - angle / (2 * np.pi)
+    distance = np.abs(turn - np.round(turn))
+    sheet = np.clip(1 - distance / 0.28, 0, 1)
+    fibres = 0.5 + 0.5 * np.sin(90 * z + 14 * angle)
+    noise = _smooth(rng.normal(size=shape))
+    ct = 60 + 120 * np.sqrt(sheet) * (0.8 + 0.2 * fibres) + 26 * noise + 25 * (x - 0.5)
+    surface = np.clip(1 - distance / 0.12, 0, 1)
+    logit = 9 * (surface - 0.45) + 1.3 * _smooth(_smooth(rng.normal(size=shape)))
+    probability = 1 / (1 + np.exp(-logit))
+    return {
+        "truth": distance < 0.09,
+        "volume": np.clip(ct, 0, 255).astype(np.uint8),
+        "probability": probability.astype(np.float32),
+        "mask": (probability > 0.85).astype(np.uint8),
+        "uncertainty": (0.3 * probability * (1 - probability) + 0.01 * np.abs(noise)).astype(np.float32),
+    }
+
+
+def _smooth(values: NDArray[Any]) -> NDArray[Any]:
+    for axis in range(3):
+        values = (values + np.roll(values, 1, axis) + np.roll(values, -1, axis)) / 3
+    return values / values.std()
+
+
+def _segment(folder: Path, stem: str, volume_id: str, spec: Spec, rng: np.random.Generator) -> NDArray[np.uint8]:
+    made = sheets(spec.shape, rng)
+    mask: NDArray[np.uint8] = made["mask"]
+    views: dict[str, Any] = {}
+    for axis, name in enumerate("zyx"):
+        index = int(mask.sum(axis=tuple({0, 1, 2} - {axis})).argmax())
+        views[f"{name}_index"] = index
+        for layer in ("volume", "probability", "mask", "uncertainty"):
+            views[f"{name}_{layer}"] = made[layer].take(index, axis)
+    np.savez_compressed(folder / "segment" / f"{stem}_views.npz", **views)
+    kept = int(mask.sum())
+    counts = (int((made["probability"] > 0.5).sum()), int((made["probability"] > 0.7).sum()), kept + 412, kept)
+    names = ("threshold", "hysteresis", "dust")
+    _json(
+        folder / "segment" / f"{stem}.json",
+        {
+            "volume_id": volume_id,
+            "shape": list(spec.shape),
+            "thresholds": {"low": 0.56, "high": 0.85},
+            "ink_ratio_global": float(mask.mean()),
+            "ink_ratio_by_slice": mask.mean(axis=(1, 2)).tolist(),
+            "probability_percentiles": {
+                str(p): float(np.percentile(made["probability"], p)) for p in (1, 5, 25, 50, 75, 95, 99)
+            },
+            "density_warning": None,
+            "steps": [
+                {"name": name, "voxels_before": before, "voxels_after": after, "seconds": 0.02, "detail": {}}
+                for name, before, after in zip(names, counts[:-1], counts[1:], strict=True)
+            ],
+            "truth": None,
+        },
+    )
+    (folder / "masks" / f"{stem}.tif").write_bytes(encode_volume(mask, "deflate"))
+    return mask
+
+
+def leaderboard(spec: Spec, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """One row a candidate, best first, as the search leaves it; the harshest l1 of the last neuron diverged."""
+    rows = []
+    for neuron in range(spec.neurons):
+        skill = rng.normal(0, 0.004)
+        for i, l1 in enumerate(L1):
+            for j, l2 in enumerate(L2):
+                entropy = 0.388 + 0.009 * (i - 1.3) ** 2 + 0.003 * j + skill + rng.normal(0, 0.0015)
+                f1, sparsity = 0.79 - 0.9 * (entropy - 0.388), min(0.95, 0.08 + 0.19 * i)
+                f_beta, iou = f1 + 0.014, f1 / (2 - f1)
+                row = {
+                    "candidate": len(rows),
+                    "neuron": neuron,
+                    "l1": l1,
+                    "l2": l2,
+                    "objective": entropy + 0.02 * (1 - sparsity) - 0.2 * f1 - 0.15 * f_beta - 0.1 * iou,
+                    "cross_entropy": entropy,
+                    "sparsity": sparsity,
+                    "f1": f1,
+                    "f_beta": f_beta,
+                    "iou": iou,
+                    "threshold": 0.5,
+                    "n_nonzero": round(78 * (1 - sparsity)),
+                    "diverged": False,
+                }
+                rows.append(row)
+    rows[-1] |= {"objective": None, "cross_entropy": None, "diverged": True}
+    rows.sort(key=lambda row: (row["objective"] is None, row["objective"]))
+    return [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
+
+
+def _events(path: Path, rows: list[dict[str, Any]], spec: Spec, rng: np.random.Generator) -> dict[str, Any]:
+    rows = sorted(rows, key=lambda row: row["candidate"])
+    floor = np.array([row["cross_entropy"] or 0.6 for row in rows])
+    final = np.array([row["n_nonzero"] for row in rows])
+    with LedgerWriter(path) as log:
+        log.append("RUN_START", {"run_id": "demo"}, ts_ns=1_790_000_000_000_000_000)
+        for epoch in range(spec.epochs):
+            for iteration in range(1, spec.iterations + 1):
+                decay = np.exp(-5 * (iteration + epoch * spec.iterations) / (spec.iterations * spec.epochs))
+                loss = floor + (0.693 - floor) * decay * rng.uniform(0.97, 1.03, len(rows))
+                nonzero = np.round(78 - (78 - final) * (1 - decay)).astype(np.int64)
+                if iteration > spec.iterations // 2:
+                    loss[-1] = np.nan
+                log.append_iterations(
+                    "TRAIN_ITERATION",
+                    iteration=iteration,
+                    max_iter=spec.iterations,
+                    candidate_first=0,
+                    loss=loss,
+                    gradient_norm=0.3 * decay * (1 + 0.2 * rng.random(len(rows))) + 2e-3,
+                    nonzero=nonzero,
+                    common={"run_id": "demo", "epoch": epoch},
+                    ts_ns=1_790_000_000_000_000_000 + iteration,
+                )
+        log.append("RUN_END", {"run_id": "demo", "elapsed_s": sum(SECONDS)}, ts_ns=1_790_000_200_000_000_000)
+        return {"entries": log.size, "root": log.root}
+
+
+def _submission(path: Path, masks: dict[str, NDArray[np.uint8]]) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for volume_id, mask in masks.items():
+            archive.writestr(zipfile.ZipInfo(f"{volume_id}.tif"), encode_volume(mask, "deflate"))
+    path.write_bytes(buffer.getvalue())
+    return {
+        "path": path.name,
+        "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        "n_bytes": len(buffer.getvalue()),
+        "members": [
+            {"name": f"{volume_id}.tif", "shape": list(mask.shape), "ink_ratio": float(mask.mean())}
+            for volume_id, mask in masks.items()
+        ],
+    }
+
+
+def _inventory(ids: tuple[str, ...], spec: Spec) -> dict[str, Any]:
+    shape = "x".join(map(str, spec.shape))
+    return {
+        "root": "data",
+        "counts": {"pairs": 8, "tests": len(ids), "orphan_images": 1, "orphan_labels": 0, "problems": 0},
+        "shapes": {shape: 16 + len(ids)},
+        "dtypes": {"uint8": 16 + len(ids)},
+        "compressions": {"lzw": 16, "deflate": len(ids)},
+        "total_bytes": 31_457_280,
+        "pairs": [{"volume_id": str(n), "image": f"train_images/{n}.tif", "label": f"train_labels/{n}.tif"} for n in range(8)],
+        "tests": [{"volume_id": each, "image": f"test_images/{each}.tif"} for each in ids],
+        "orphan_images": ["train_images/99.tif"],
+        "orphan_labels": [],
+        "problems": [],
+        "csv": [],
+    }  # fmt: skip
+
+
+def _preflight() -> dict[str, Any]:
+    findings = [
+        {"code": "ORPHAN_IMAGE", "severity": "warning", "path": "train_images/99.tif", "message": "image without a label"},
+        {"code": "DISK_ROOM", "severity": "info", "path": None, "message": "41.2 GiB free, 3.1 GiB needed"},
+    ]  # fmt: skip
+    return {"findings": findings, "checked_pairs": 1, "checked_tests": 1, "seconds": 1.08}
+
+
+def _summary(
+    spec: Spec, rows: list[dict[str, Any]], submission: dict[str, Any], ledger: dict[str, Any]
+) -> dict[str, Any]:
+    scores = {"f1": 0.7124, "f_beta": 0.7391, "iou": 0.5533, "precision": 0.7583, "recall": 0.6717}
+    nothing = dict.fromkeys(scores, 0.0)
+    bright = {"f1": 0.4082, "f_beta": 0.4101, "iou": 0.2564, "precision": 0.4114, "recall": 0.4051}
+    return {
+        "run_id": "20261121-044512-3f9a",
+        "version": "0.1.0",
+        "git_sha": "b5e88a7c0f14d2f5a7f7e0a3f3b3a8b9f6f0d1c2",
+        "status": "finished",
+        "seed": spec.seed,
+        "started_ns": "1790000000000000000",
+        "elapsed_s": sum(SECONDS),
+        "phases": [
+            {"name": name, "seconds": seconds, "weight": seconds / sum(SECONDS)}
+            for name, seconds in zip(PHASES, SECONDS, strict=True)
+        ],
+        "machine": {"cpu": "Example CPU @ 3.8 GHz", "cores": 2, "threads": 2, "memory_gib": 15.6, "isa": "avx2",
+                    "python": "3.12.4", "numpy": "2.1.0", "platform": "Linux-6.1"},
+        "inventory": {"pairs": 8, "tests": len(submission["members"]), "orphans": 1},
+        "search": {"candidates": len(rows), "max_iter": spec.iterations, "samples": 280_000, "features": 26,
+                   "seconds": 88.3, "diverged": 1, "learning_rate": 0.08, "lipschitz": 3.417, "isa": "avx2"},
+        "validation": {"volumes": ["3281388561"], **scores, "density_label": 0.0583, "density_mask": 0.0519,
+                       "baselines": {"all_background": nothing, "intensity_quantile": bright}},
+        "submission": submission,
+        "ledger": ledger,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    values = asdict(Spec()) | json.loads(sys.argv[2] if len(sys.argv) > 2 else "{}")
+    print(make_run_folder(Path(sys.argv[1]), Spec(**{**values, "shape": tuple(values["shape"])})))
