@@ -1,4 +1,4 @@
-"""The charts, drawn by matplotlib as SVG whose colours and fonts are the page's own, so that they suit light and dark."""
+"""The charts, as matplotlib SVG whose colours and fonts are the page's own, so that they suit light and dark."""
 
 import html
 import io

@@ -307,7 +307,8 @@ class _Run:
             self.log.emit("CALIBRATION_VOLUMES", used=len(chosen), held_out=len(split.validation))
             volumes = {pair.volume_id: self._cached_pair(pair, ids[pair.volume_id]) for pair in chosen}
             top_k = min(self.config.search.ensemble_size, int((~grid.diverged_).sum()))
-            untuned = SurfaceModel(grid.model(top_k=top_k, feature_names=data.names), self.spec, data.channels, SegmentConfig())
+            ensemble = grid.model(top_k=top_k, feature_names=data.names)
+            untuned = SurfaceModel(ensemble, self.spec, data.channels, SegmentConfig())
             tuned, validation = stages.calibrate(volumes, untuned, self.config, lambda _: phase.advance(1))
             model = dataclasses.replace(untuned, segment_config=tuned)
             model.save(self.folder)
