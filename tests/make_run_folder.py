@@ -159,6 +159,7 @@ def _events(path: Path, rows: list[dict[str, Any]], spec: Spec, rng: np.random.G
     rows = sorted(rows, key=lambda row: row["candidate"])
     floor = np.array([row["cross_entropy"] or 0.6 for row in rows])
     final = np.array([row["n_nonzero"] for row in rows])
+    path.unlink(missing_ok=True)  # a ledger goes on where it ended
     with LedgerWriter(path) as log:
         log.append("RUN_START", {"run_id": "demo"}, ts_ns=1_790_000_000_000_000_000)
         for epoch in range(spec.epochs):
