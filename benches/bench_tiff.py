@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
+
 from vesu.data.volumes import decode_volume, encode_volume
 
 SIZE = 192

@@ -42,6 +42,10 @@ def test_store_then_check_passes_and_a_fall_fails(tmp_path: Path) -> None:  # R4
     assert "dust 64: peer_cc3d: 1.67 x, stored 5.00 x" in fallen.stderr
 
 
+def test_what_needs_the_research_volumes_may_be_absent() -> None:  # R46
+    assert check.check({}, {"tiff read real CT 256: peer_tifffile": 2.0}) == []
+
+
 def test_a_benchmark_that_vanished_fails(tmp_path: Path) -> None:  # R46
     run(tmp_path, "store", result(0.1, 0.5))
     other = result(0.1, 0.5)

@@ -72,6 +72,8 @@ def test_huge_values_do_not_overflow() -> None:  # R16
 def test_a_feature_volume_has_a_name_a_channel() -> None:
     with pytest.raises(ArgumentError, match="names: got 1"):
         FeatureVolume(np.zeros((2, 1, 1, 1), np.float32), ("a",))
+    with pytest.raises(ArgumentError, match="values: got shape"):
+        FeatureVolume(np.zeros((2, 1, 1), np.float32), ("a", "b"))
 
 
 # ---- selection ----

@@ -48,13 +48,14 @@ def test_n_threads_is_honoured(n_threads: int) -> None:
     assert _core._gate_probe("sleep", 0.0, n_threads) == n_threads
 
 
-@pytest.mark.parametrize("n_threads", [0, 5000])
+@pytest.mark.parametrize("n_threads", [-1, 0, 5000])
 def test_a_silly_thread_count_is_refused(n_threads: int) -> None:
     with pytest.raises(ArgumentError, match="n_threads: got"):
         _core._gate_probe("sleep", 0.0, n_threads)
 
 
 def test_a_bad_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VESU_NUM_THREADS", "many")
-    with pytest.raises(ArgumentError, match="VESU_NUM_THREADS"):
-        _core.thread_count()
+    for wrong in ("many", "0", "-2", ""):
+        monkeypatch.setenv("VESU_NUM_THREADS", wrong)
+        with pytest.raises(ArgumentError, match="VESU_NUM_THREADS"):
+            _core.thread_count()

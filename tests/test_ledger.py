@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference_ledger as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference_ledger as reference
 from vesu.errors import ArgumentError, EvidenceError, FileError
 from vesu.ledger import LedgerWriter, canonical_json, describe, iter_events, tree_head, verify
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 from sklearn.metrics import roc_auc_score
+
 from vesu.data.phantom import DressParams, ScrollParams, dataset, dress, generate_scroll, write_dataset
 from vesu.data.phantom._fields import SmoothField, gaussian_blur, periodic_texture, stream
 from vesu.data.phantom._layers import distance_to, find_layers
@@ -119,7 +120,7 @@ def test_density_and_thickness_match_the_real_labels() -> None:
 def test_wraps_touch_and_sheets_are_torn() -> None:
     touching, torn, surface = 0, 0, 0
     for seed in range(4):
-        wraps = trace_wraps((128, 128, 128), seed=seed, params=ScrollParams(contact=1.0))
+        wraps = trace_wraps((128, 128, 128), seed=seed)
         on = wraps.label == 1
         for axis in range(3):
             a, b = (np.moveaxis(array, axis, 0) for array in (on, wraps.wrap))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vesu.run.progress import PHASES
 
 import vesu
 from vesu.errors import DataError, FileError, PreflightError
 from vesu.ledger import iter_events, verify
 from vesu.run.pipeline import RunResult
 from vesu.run.plan import phase_weights, split_pairs
+from vesu.run.progress import PHASES
 
 
 def events(result: RunResult, name: str) -> list[dict[str, object]]:
@@ -92,7 +92,7 @@ def test_slabs_do_not_change_a_bit(finished: RunResult, dataset: Path) -> None:
     model = vesu.SurfaceModel.load(finished.folder)
     volume = vesu.read_volume(vesu.discover(dataset).tests[0].image)
     whole = model.predict(volume)
-    slabs = model.predict(volume, max_feature_bytes=4 * len(model.spec.names) * 48 * 48 * 9)
+    slabs = model.predict(volume, max_feature_bytes=4 * 2 * len(model.spec.names) * 48 * 48 * 9)
     np.testing.assert_array_equal(whole.probability, slabs.probability)
     np.testing.assert_array_equal(whole.uncertainty, slabs.uncertainty)
 

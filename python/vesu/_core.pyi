@@ -6,6 +6,44 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "LedgerLog",
+    "ProxSolver",
+    "__version__",
+    "_gate_probe",
+    "blake3_array",
+    "blake3_bytes",
+    "blake3_file",
+    "component_sizes",
+    "connected_components",
+    "extract_features",
+    "feature_families",
+    "feature_moments",
+    "feature_plan",
+    "gather_features",
+    "hysteresis",
+    "ledger_canonical",
+    "ledger_open",
+    "ledger_tree_head",
+    "ledger_verify",
+    "probability_histogram",
+    "prox_evaluate",
+    "prox_lipschitz",
+    "prox_predict",
+    "prox_predict_volume",
+    "prox_standardise",
+    "remove_dust",
+    "simd_path",
+    "smooth_z",
+    "thread_count",
+    "tiff_encode",
+    "tiff_inspect",
+    "tiff_inspect_bytes",
+    "tiff_read",
+    "tiff_read_bytes",
+    "tiff_write",
+]
+
 __version__: str
 
 # ---- gate ----
@@ -146,6 +184,7 @@ def probability_histogram(
 ) -> NDArray[np.int64]: ...
 
 # ---- ledger ----
+@final
 class LedgerLog:
     def append(self, name: str, fields: dict[str, Any], ts_ns: int | None = None) -> int: ...
     def append_many(self, events: list[tuple[str, dict[str, Any]]], ts_ns: int | None = None) -> int: ...

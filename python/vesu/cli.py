@@ -3,14 +3,21 @@
 Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no traceback), 130 interrupted.
 """
 
-import argparse
 import json
 import sys
-from collections.abc import Sequence
+from argparse import ArgumentParser as Parser
+from argparse import Namespace as Arguments
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from vesu import __version__
 from vesu.errors import VesuError
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+Commands: TypeAlias = "_SubParsersAction[Parser]"
 
 __all__ = ["main"]
 
@@ -41,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="vesu",
         description="Find papyrus surfaces in 3-D X-ray CT of the Herculaneum scrolls.",
         epilog="New here? `vesu demo` generates a small data set, runs everything on it and leaves a submission.zip "
@@ -101,13 +108,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name, function, text):  # type: ignore[no-untyped-def]  # argparse's own types are private
+def _command(commands: Commands, name: str, function: Callable[[Arguments], None], text: str) -> Parser:
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(command=function)
     return parser
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: Parser) -> None:
     parser.add_argument("--config", type=Path, help="TOML file (docs/configuration.md lists the keys)")
     parser.add_argument(
         "--set",
@@ -118,7 +125,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _demo(arguments: argparse.Namespace) -> None:
+def _demo(arguments: Arguments) -> None:
     from vesu.data.phantom import write_dataset
 
     print(f"generating {arguments.train} labelled and {arguments.test} test volumes of {arguments.size}^3 ...")
@@ -128,11 +135,11 @@ def _demo(arguments: argparse.Namespace) -> None:
     _execute(arguments, data, "auto")
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: Arguments) -> None:
     _execute(arguments, arguments.data, "none" if arguments.quiet else "auto")
 
 
-def _execute(arguments: argparse.Namespace, data: Path | None, display: str) -> None:
+def _execute(arguments: Arguments, data: Path | None, display: str) -> None:
     import vesu
     from vesu.config import load_config
 
@@ -155,13 +162,13 @@ def _execute(arguments: argparse.Namespace, data: Path | None, display: str) -> 
     print(f"elapsed     {summary['elapsed_s']:.1f} s")
 
 
-def _discover(arguments: argparse.Namespace) -> None:
+def _discover(arguments: Arguments) -> None:
     from vesu.data.discover import discover
 
     print(json.dumps(discover(arguments.data).to_json(), indent=2))
 
 
-def _preflight(arguments: argparse.Namespace) -> None:
+def _preflight(arguments: Arguments) -> None:
     from vesu.data.discover import discover
     from vesu.data.preflight import preflight
 
@@ -175,7 +182,7 @@ def _preflight(arguments: argparse.Namespace) -> None:
     print(f"ok: {report.checked_pairs} pairs and {report.checked_tests} test volumes decoded")
 
 
-def _segment(arguments: argparse.Namespace) -> None:
+def _segment(arguments: Arguments) -> None:
     from vesu.data.volumes import read_volume, write_volume
     from vesu.run.model import SurfaceModel
     from vesu.segmentation import segment
@@ -193,7 +200,7 @@ def _segment(arguments: argparse.Namespace) -> None:
     )
 
 
-def _check_submission(arguments: argparse.Namespace) -> None:
+def _check_submission(arguments: Arguments) -> None:
     from vesu.submission import check_submission
 
     report = check_submission(arguments.zip, arguments.test_images)
@@ -202,13 +209,13 @@ def _check_submission(arguments: argparse.Namespace) -> None:
     print(f"valid: {len(report.members)} masks, {report.n_bytes} bytes, sha256 {report.sha256}")
 
 
-def _report(arguments: argparse.Namespace) -> None:
+def _report(arguments: Arguments) -> None:
     from vesu.report import write_report
 
     print(write_report(arguments.run, arguments.out))
 
 
-def _ledger_verify(arguments: argparse.Namespace) -> None:
+def _ledger_verify(arguments: Arguments) -> None:
     from vesu.ledger import verify
 
     report = verify(arguments.file)

@@ -227,7 +227,7 @@ def _toml_value(raw: str) -> Any:
         return raw.strip()
 
 
-def _sections() -> dict[str, type]:
+def _sections() -> dict[str, Any]:
     return {name: kind for name, kind in get_type_hints(RunConfig).items() if dataclasses.is_dataclass(kind)}
 
 

@@ -88,8 +88,10 @@ class FeatureVolume:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.values.ndim != 4 or len(self.names) != self.values.shape[0]:
-            raise _argument("names", f"{len(self.names)} for values of shape {self.values.shape}", "one a channel")
+        if not isinstance(self.values, np.ndarray) or self.values.ndim != 4:
+            raise _argument("values", _describe(self.values), "a 4-D float32 array (n_features, z, y, x)")
+        if len(self.names) != self.values.shape[0]:
+            raise _argument("names", f"{len(self.names)} names", f"{self.values.shape[0]}, one a channel")
 
 
 @dataclass(frozen=True)

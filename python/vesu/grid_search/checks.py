@@ -1,4 +1,4 @@
-"""Checks of what comes in: arrays to the kernels' types, numbers to their ranges, with errors that name the argument."""
+"""Checks of what comes in: arrays to the kernels' types, numbers to their ranges; errors name the argument."""
 
 import math
 import operator

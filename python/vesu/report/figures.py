@@ -1,4 +1,4 @@
-"""The charts, drawn by matplotlib as SVG whose colours and fonts are the page's own, so that they suit light and dark."""
+"""The charts, as matplotlib SVG whose colours and fonts are the page's own, so that they suit light and dark."""
 
 import html
 import io
@@ -150,9 +150,7 @@ def _cut_top(axes: Any, curve: Curve) -> None:
     body = float(np.nanmax(curve.median))
     if body > 0 and np.nanmax(curve.maximum) > 5 * body:
         axes.set_ylim(top=3 * body)
-        axes.annotate(
-            "axis cut: a candidate went higher", (0.02, 0.98), xycoords="axes fraction", va="top", color=SOFT
-        )
+        axes.annotate("axis cut: a candidate went higher", (0.02, 0.98), xycoords="axes fraction", va="top", color=SOFT)
 
 
 def density_chart(name: str, volume_id: str, by_slice: Sequence[float], overall: float | None) -> str:

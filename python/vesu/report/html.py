@@ -17,7 +17,13 @@ OPEN_VOLUMES = 2
 TOP_CANDIDATES = 20
 # Far beyond any run so far; a page stays a page. What is cut is said, and the file named.
 MAX_CANDIDATES, MAX_ROWS, MAX_JSON = 4000, 2000, 200_000
-SCORE_COLUMNS = (("f1", "F1"), ("f_beta", "F-beta 0.5"), ("iou", "IoU"), ("precision", "Precision"), ("recall", "Recall"))
+SCORE_COLUMNS = (
+    ("f1", "F1"),
+    ("f_beta", "F-beta 0.5"),
+    ("iou", "IoU"),
+    ("precision", "Precision"),
+    ("recall", "Recall"),
+)
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,3 @@ def _pretty(values: Mapping[str, Any] | None) -> str | None:
         return None
     whole = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False)
     return whole if len(whole) <= MAX_JSON else whole[:MAX_JSON] + "\n… cut here; the file holds the rest"
-
-
-

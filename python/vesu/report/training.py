@@ -146,7 +146,9 @@ def _curve(values: NDArray[np.float64], firsts: NDArray[np.intp], is_winner: NDA
     """Summarise values that are grouped by step; ``firsts`` holds where each step's group begins."""
     rows = []
     own = np.full(len(firsts), np.nan)
-    for row, (group, mine) in enumerate(zip(np.split(values, firsts[1:]), np.split(is_winner, firsts[1:]), strict=True)):
+    for row, (group, mine) in enumerate(
+        zip(np.split(values, firsts[1:]), np.split(is_winner, firsts[1:]), strict=True)
+    ):
         finite = group[np.isfinite(group)]
         rows.append((finite.min(), np.median(finite), finite.max()) if finite.size else (np.nan,) * 3)
         if mine.any():

@@ -71,7 +71,9 @@ class SurfaceModel:
             got = f"shape {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
             raise ArgumentError(f"volume: got {got}; accepted: a 3-D numpy array with no axis of length 0")
         depth, height, width = volume.shape
-        slice_bytes = 4 * len(self.spec.names) * height * width
+        n_all, n_kept = len(self.spec.names), len(self.channels)
+        # All channels are computed, and the kept ones copied where some were dropped.
+        slice_bytes = 4 * (n_all + (n_kept if n_kept < n_all else 0)) * height * width
         # Two slices of every slab are its halo for the spatial gradient.
         slab = max(1, min(depth, max_feature_bytes // slice_bytes - 2))
         probability = np.empty(volume.shape, np.float32)

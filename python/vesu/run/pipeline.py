@@ -1,6 +1,7 @@
 """One run: discovery, preflight, load, features, search, segmentation, submission, and the evidence beside."""
 
 import dataclasses
+import importlib.util
 import shutil
 import time
 import uuid
@@ -128,8 +129,10 @@ class _Run:
             config=self.config.to_json(),
             machine=machine,
         )
+        self.can_report = all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2"))
+        if not self.can_report:
+            self.log.emit("REPORT_UNAVAILABLE", message="matplotlib or Jinja2 is missing: pip install vesu[report]")
         self.spec = FeatureSpec(scales=self.config.features.scales)
-        # The phases before the inventory is known get a nominal weight; the real plan follows at once.
         inventory = discover(self.data)
         self.seconds["discovery"] = time.monotonic() - started
         self.weights = phase_weights(inventory, self.config, len(self.spec.names))
@@ -150,6 +153,7 @@ class _Run:
             grid = self._fit(training)
             validation = self._segment(inventory, split, ids, training, grid)
             submission = self._package(inventory)
+        planned = sum(self.weights.values())
         summary = {
             "run_id": self.log.run_id,
             "version": _core.__version__,
@@ -159,7 +163,7 @@ class _Run:
             "started_ns": str(started_ns),
             "elapsed_s": time.monotonic() - started,
             "phases": [
-                {"name": name, "seconds": self.seconds[name], "weight": self.weights[name]}
+                {"name": name, "seconds": self.seconds[name], "weight": self.weights[name] / planned}
                 for name in PHASES
                 if name in self.seconds
             ],
@@ -272,7 +276,7 @@ class _Run:
                 fit.on_record(record, epoch=0)
 
             grid = stages.fit_grid(data, self.config, on_iteration)
-        rows = [dict(zip(grid.leaderboard_.dtype.names, row, strict=True)) for row in grid.leaderboard_.tolist()]
+        rows = [dict(zip(grid.leaderboard_.dtype.names or (), row, strict=True)) for row in grid.leaderboard_.tolist()]
         write_json_atomic(self.folder / "leaderboard.json", [finite(row) for row in rows])
         self.log.emit("SEARCH_DONE", best=finite(rows[0]), **self._search_entry(data, grid))
         return grid
@@ -303,7 +307,8 @@ class _Run:
             self.log.emit("CALIBRATION_VOLUMES", used=len(chosen), held_out=len(split.validation))
             volumes = {pair.volume_id: self._cached_pair(pair, ids[pair.volume_id]) for pair in chosen}
             top_k = min(self.config.search.ensemble_size, int((~grid.diverged_).sum()))
-            untuned = SurfaceModel(grid.model(top_k=top_k), self.spec, data.channels, SegmentConfig())
+            ensemble = grid.model(top_k=top_k, feature_names=data.names)
+            untuned = SurfaceModel(ensemble, self.spec, data.channels, SegmentConfig())
             tuned, validation = stages.calibrate(volumes, untuned, self.config, lambda _: phase.advance(1))
             model = dataclasses.replace(untuned, segment_config=tuned)
             model.save(self.folder)
@@ -347,10 +352,8 @@ class _Run:
             return report
 
     def _report(self) -> Path | None:
+        if not self.can_report:
+            return None
         from vesu.report import write_report
 
-        try:
-            return write_report(self.folder)
-        except ImportError as error:  # the run itself is whole: say what is missing, keep the zip
-            self.log.emit("REPORT_SKIPPED", message=str(error))
-            return None
+        return write_report(self.folder)

@@ -1,7 +1,9 @@
 """What a run will do, decided before it starts: phases and their weights, and who trains and who validates."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,9 +16,9 @@ __all__ = ["Split", "phase_weights", "split_pairs"]
 # Measured costs on two cores (docs/measured.md), only to weigh the phases against each other before the run's own
 # figures replace them.
 _READ_S_PER_VOXEL = 4e-9
-_FEATURES_S_PER_VOXEL = 4e-7
+_FEATURES_S_PER_VOXEL = 5e-7
 _SEGMENT_S_PER_VOXEL = 1e-6
-_FIT_S_PER_WEIGHT_STEP = 3e-11
+_FIT_S_PER_WEIGHT_STEP = 6e-11
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,11 @@ def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> Split:
 def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> dict[str, float]:
     """Expected seconds of each phase (R34's W before normalisation); 0 for a phase that was not asked for."""
 
-    def voxels(paths: Sequence[object]) -> float:
-        shapes = [inventory.infos[path].shape for path in paths if path in inventory.infos]  # type: ignore[index]
-        return float(sum(int(np.prod(shape)) for shape in shapes))
+    def voxels(paths: Iterable[Path]) -> float:
+        return float(sum(math.prod(inventory.infos[path].shape) for path in paths if path in inventory.infos))
 
-    train = voxels([pair.image for pair in inventory.pairs])
-    test = voxels([volume.image for volume in inventory.tests])
+    train = voxels(pair.image for pair in inventory.pairs)
+    test = voxels(volume.image for volume in inventory.tests)
     search = config.search
     candidates = search.meta_neurons * len(search.l1) * len(search.l2)
     samples = len(inventory.pairs) * config.sampling.voxels_per_volume
@@ -68,5 +69,5 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
         "fit": steps * _FIT_S_PER_WEIGHT_STEP,
         "distillation": 0.0,
         "segment": (test + train * config.sampling.validation_fraction) * _SEGMENT_S_PER_VOXEL,
-        "package": 2.0 + test * _READ_S_PER_VOXEL * 5,
+        "package": 0.1 + test * _READ_S_PER_VOXEL * 5,
     }

@@ -26,10 +26,10 @@ from typing import Any, Literal, Self
 from vesu.errors import ArgumentError, VesuError
 from vesu.run.clock import Clock
 from vesu.run.display import make_display
-from vesu.run.events import EventLog
+from vesu.run.events import EventLog, IterationLike
 from vesu.run.weights import PHASES, PhaseState, Plan
 
-__all__ = ["PHASES", "Phase", "Progress"]
+__all__ = ["PHASES", "FitProgress", "PhaseProgress", "Progress"]
 
 #: A shown percentage has two decimals; beyond this difference shown and computed are not the same number.
 TOLERANCE = 0.005
@@ -73,7 +73,7 @@ class Progress:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from vesu.run.events import EventLog
+    >>> from vesu.run.events import EventLog, IterationLike
     >>> with tempfile.TemporaryDirectory() as folder, EventLog(Path(folder, "events.jsonl"), run_id="demo") as log:
     ...     with Progress(log, {"load": 1, "features": 3}, display="none") as progress:
     ...         with progress.phase("load", total_units=4) as load:
@@ -164,7 +164,7 @@ class Progress:
     # -- phases ----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def phase(self, name: str, total_units: float) -> Iterator["Phase"]:
+    def phase(self, name: str, total_units: float) -> Iterator["PhaseProgress"]:
         """Run one phase; what it measures calibrates the weights when it ends.
 
         Parameters
@@ -179,11 +179,31 @@ class Progress:
         ArgumentError
             A phase that is not planned or has run before; a bad total.
         """
+        with self._run(name, total_units) as state:
+            yield PhaseProgress(self, state)
+
+    @contextmanager
+    def fit(self, *, n_epochs: int, n_candidates: int, max_iter: int) -> Iterator["FitProgress"]:
+        """Run the phase ``fit``, whose progress follows from (epoch, candidate, iteration).
+
+        Raises
+        ------
+        ArgumentError
+            As :meth:`phase`; a count below 1.
+        """
+        for label, count in {"n_epochs": n_epochs, "n_candidates": n_candidates, "max_iter": max_iter}.items():
+            if count < 1:
+                raise ArgumentError(f"{label}: got {count!r}; accepted: at least 1")
+        with self._run("fit", n_epochs * n_candidates * max_iter) as state:
+            yield FitProgress(self, state, n_epochs, n_candidates, max_iter)
+
+    @contextmanager
+    def _run(self, name: str, total_units: float) -> Iterator[PhaseState]:
         with self._lock:
             state = self._plan.start(name, total_units, self._clock.monotonic())
             self._moved(state, "started")
         try:
-            yield Phase(self, state)
+            yield state
         except BaseException:
             # What went wrong must reach the caller, even when the disk that refused it refuses this event too.
             with suppress(VesuError), self._lock:
@@ -191,58 +211,6 @@ class Progress:
             raise
         with self._lock:
             self._end(state)
-
-    def train_cursor(
-        self,
-        *,
-        epoch: int,
-        candidate: int,
-        iteration: int,
-        epochs: int,
-        candidates: int,
-        max_iter: int,
-        candidate_first: int = 0,
-    ) -> None:
-        """Move the running phase ``fit`` to (epoch, candidate, iteration) and log ``TRAIN_CURSOR``.
-
-        The whole of the phase is ``epochs * candidates * max_iter`` steps, whatever units it was started with.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0.
-        candidate_first, candidate : int
-            First and last candidate, from 0, of the block that advances together; blocks run one after the other.
-        iteration : int
-            Iterations that the block has done in this epoch, 1 to ``max_iter``.
-        epochs, candidates, max_iter : int
-            How many there are of each.
-
-        Raises
-        ------
-        ArgumentError
-            A position outside its limit; the phase ``fit`` is not running.
-        """
-        state = self._plan.states.get("fit")
-        if state is None or state.started_at is None or state.done:
-            raise ArgumentError("phase: got a training cursor outside the phase 'fit'; accepted: one inside it")
-        ranges = 0 <= epoch < epochs and 0 <= candidate_first <= candidate < candidates and 0 <= iteration <= max_iter
-        if not ranges or max_iter < 1:
-            got = f"epoch {epoch}, candidates {candidate_first} to {candidate}, iteration {iteration}"
-            raise ArgumentError(f"cursor: got {got}; accepted: below {epochs}, below {candidates}, up to {max_iter}")
-        steps = (epoch * candidates + candidate_first) * max_iter + (candidate - candidate_first + 1) * iteration
-        cursor = {
-            "epoch": epoch,
-            "epochs": epochs,
-            "candidate_first": candidate_first,
-            "candidate_index": candidate,
-            "candidate_total": candidates,
-            "iter": iteration,
-            "max_iter": max_iter,
-        }
-        with self._lock:
-            self._step(state, state.total_units * steps / (epochs * candidates * max_iter), cursor)
-            self._log.emit("TRAIN_CURSOR", **self.snapshot())
 
     def _end(self, state: PhaseState) -> None:
         if not state.complete:
@@ -344,7 +312,7 @@ class Progress:
                 self._failure = failure
 
 
-class Phase:
+class PhaseProgress:
     """The running phase, as :meth:`Progress.phase` hands it out."""
 
     def __init__(self, progress: Progress, state: PhaseState) -> None:
@@ -378,6 +346,59 @@ class Phase:
         """The phase ends before its announced work for a good reason (convergence): no alert at its end."""
         with self._progress._lock:
             self._state.reason = reason
+
+
+class FitProgress(PhaseProgress):
+    """The running phase ``fit``, as :meth:`Progress.fit` hands it out; its units are iterations of one candidate."""
+
+    def __init__(self, progress: Progress, state: PhaseState, n_epochs: int, n_candidates: int, max_iter: int) -> None:
+        super().__init__(progress, state)
+        self._n_epochs, self._n_candidates, self._max_iter = n_epochs, n_candidates, max_iter
+
+    def at(self, *, epoch: int, candidate_first: int, candidate_last: int, iteration: int) -> None:
+        """Move to (epoch, candidate, iteration) and log ``TRAIN_CURSOR``.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        candidate_first, candidate_last : int
+            The block that advances together, from 0, both counted; blocks run one after the other in an epoch.
+        iteration : int
+            Iterations that the block has done in this epoch, 1 to ``max_iter``.
+
+        Raises
+        ------
+        ArgumentError
+            Outside the announced counts.
+        """
+        n, iterations = self._n_candidates, self._max_iter
+        blocks = 0 <= candidate_first <= candidate_last < n
+        if not (blocks and 0 <= epoch < self._n_epochs and 0 <= iteration <= iterations):
+            got = f"epoch {epoch}, candidates {candidate_first} to {candidate_last}, iteration {iteration}"
+            limits = f"{self._n_epochs} epochs, {n} candidates, {iterations} iterations"
+            raise ArgumentError(f"cursor: got {got}; accepted: within {limits}")
+        cursor = {
+            "epoch": epoch,
+            "candidate_first": candidate_first,
+            "candidate_index": candidate_last,
+            "candidate_total": n,
+            "iter": iteration,
+            "max_iter": iterations,
+        }
+        done = (epoch * n + candidate_first) * iterations + (candidate_last - candidate_first + 1) * iteration
+        with self._progress._lock:
+            self._progress._step(self._state, done, cursor)
+            self._progress._log.emit("TRAIN_CURSOR", **self._progress.snapshot())
+
+    def on_record(self, record: IterationLike, epoch: int) -> None:
+        """:meth:`at`, from what the search reports after an iteration (``record.iteration`` counts from 1)."""
+        self.at(
+            epoch=epoch,
+            candidate_first=int(record.candidate_first),
+            candidate_last=int(record.candidate_last),
+            iteration=int(record.iteration),
+        )
 
 
 def _postfix(snapshot: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from vesu.data.cache import ArrayCache, content_id
 from vesu.data.discover import Pair
 from vesu.data.sampling import sample_voxels
 from vesu.data.volumes import read_volume
+from vesu.errors import DataError
 from vesu.features import FeatureSpec, extract_features, gather, select_features
 from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord
 from vesu.run.model import SurfaceModel
@@ -53,10 +54,20 @@ class TrainingSet:
 
 
 def load(pair: Pair, cache: ArrayCache, n_threads: int | None) -> SourceIds:
-    """Decode a pair once into the cache (R09)."""
+    """Decode a pair once into the cache (R09) and judge its label: preflight decoded only a sample of them.
+
+    Raises
+    ------
+    DataError
+        A label value other than 0, 1, 2.
+    """
     ids = SourceIds(content_id(pair.image), content_id(pair.label))
-    for path, digest in ((pair.image, ids.image), (pair.label, ids.label)):
-        cached_volume(path, digest, cache, n_threads)
+    cached_volume(pair.image, ids.image, cache, n_threads)
+    label = cached_volume(pair.label, ids.label, cache, n_threads)
+    if label.min() < 0 or label.max() > 2:
+        values, counts = np.unique(label[(label < 0) | (label > 2)], return_counts=True)
+        found = ", ".join(f"{value} ({count} voxels)" for value, count in zip(values[:5], counts[:5], strict=True))
+        raise DataError(f"{pair.label}: got label values {found}; accepted: 0, 1 and 2")
     return ids
 
 
@@ -217,7 +228,8 @@ def calibrate(
 
 def brightest(image: Array, density: float) -> NDArray[np.uint8]:
     """The trivial baseline: the brightest ``density`` share of the voxels is called surface."""
-    return (image > np.quantile(image, 1 - density)).astype(np.uint8)
+    mask: NDArray[np.uint8] = (image > np.quantile(image, 1 - density)).astype(np.uint8)
+    return mask
 
 
 def scores(mask: Array, label: Array) -> dict[str, float]:

@@ -11,7 +11,7 @@ use crate::gate::{argument_error, enter};
 
 #[pyfunction]
 #[pyo3(signature = (data, n_threads = None))]
-fn blake3_bytes(py: Python<'_>, data: &Bound<'_, PyAny>, n_threads: Option<usize>) -> PyResult<String> {
+fn blake3_bytes(py: Python<'_>, data: &Bound<'_, PyAny>, n_threads: Option<i64>) -> PyResult<String> {
     let Ok(bytes) = data.cast::<PyBytes>() else {
         return Err(argument_error(py, "data", data.get_type().name()?, "bytes"));
     };
@@ -23,7 +23,7 @@ fn blake3_bytes(py: Python<'_>, data: &Bound<'_, PyAny>, n_threads: Option<usize
 /// The id of an array's type, shape and elements; a big-endian array has the id of its little-endian equal.
 #[pyfunction]
 #[pyo3(signature = (array, n_threads = None))]
-fn blake3_array(py: Python<'_>, array: &Bound<'_, PyAny>, n_threads: Option<usize>) -> PyResult<String> {
+fn blake3_array(py: Python<'_>, array: &Bound<'_, PyAny>, n_threads: Option<i64>) -> PyResult<String> {
     const ACCEPTED: &str = "a numpy array of bool, integers, floats or complex numbers";
     let Ok(untyped) = array.cast::<PyUntypedArray>() else {
         return Err(argument_error(py, "array", array.get_type().name()?, ACCEPTED));
@@ -52,7 +52,7 @@ fn blake3_array(py: Python<'_>, array: &Bound<'_, PyAny>, n_threads: Option<usiz
 
 #[pyfunction]
 #[pyo3(signature = (path, n_threads = None))]
-fn blake3_file(py: Python<'_>, path: PathBuf, n_threads: Option<usize>) -> PyResult<String> {
+fn blake3_file(py: Python<'_>, path: PathBuf, n_threads: Option<i64>) -> PyResult<String> {
     let hash = enter(py, n_threads, |cancel| digest::of_file(&path, cancel))?;
     Ok(hash.to_hex().to_string())
 }

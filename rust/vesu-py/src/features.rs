@@ -31,7 +31,7 @@ fn extract_features<'py>(
     normalise: bool,
     z_range: Option<(usize, usize)>,
     max_bytes: u64,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
     let spec = Spec::new(&scales, &families, normalise).map_err(|error| raise(py, error))?;
     let limits = Limits { z_range, max_bytes, n_threads };
@@ -56,7 +56,7 @@ fn extract_features<'py>(
 struct Limits {
     z_range: Option<(usize, usize)>,
     max_bytes: u64,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 }
 
 fn extract<'py, T: Voxel + numpy::Element>(
@@ -82,7 +82,7 @@ fn gather_features<'py>(
     py: Python<'py>,
     values: &Bound<'py, PyAny>,
     flat_index: &Bound<'py, PyAny>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Bound<'py, PyArrayDyn<f32>>, Bound<'py, PyArrayDyn<f32>>)> {
     let values = array::<f32>("features", values, 4)?;
     let index = array::<i64>("flat_index", flat_index, 1)?;
@@ -100,7 +100,7 @@ fn gather_features<'py>(
 fn feature_moments<'py>(
     py: Python<'py>,
     x: &Bound<'py, PyAny>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Bound<'py, PyArrayDyn<f64>>, Bound<'py, PyArrayDyn<f64>>)> {
     let x = array::<f32>("x", x, 2)?;
     let n_columns = x.shape()[1];

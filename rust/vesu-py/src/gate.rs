@@ -20,7 +20,7 @@ const SIGNAL_POLL: Duration = Duration::from_millis(50);
 const MAX_THREADS: usize = 1024;
 
 /// Run `work` detached from the interpreter on `n_threads` threads (`None`: `VESU_NUM_THREADS`, else all cores).
-pub fn enter<T, F>(py: Python<'_>, n_threads: Option<usize>, work: F) -> PyResult<T>
+pub fn enter<T, F>(py: Python<'_>, n_threads: Option<i64>, work: F) -> PyResult<T>
 where
     T: Send,
     F: FnOnce(&Cancel) -> vesu_core::Result<T> + Send,
@@ -129,15 +129,16 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 type Pools = HashMap<(u32, usize), Arc<ThreadPool>>;
 
 /// A pool per size, made once a process: a forked child has none of its parent's threads, so the id is in the key.
-fn pool(n_threads: Option<usize>) -> vesu_core::Result<Arc<ThreadPool>> {
+fn pool(n_threads: Option<i64>) -> vesu_core::Result<Arc<ThreadPool>> {
     static POOLS: Mutex<Option<Pools>> = Mutex::new(None);
     let size = match n_threads {
-        Some(size) => size,
+        // Signed as Python's integers are, so that -1 gets an answer in our words.
+        Some(asked) => usize::try_from(asked)
+            .ok()
+            .filter(|size| (1..=MAX_THREADS).contains(size))
+            .ok_or_else(|| Error::argument("n_threads", asked, format!("1 to {MAX_THREADS}, or None for all cores")))?,
         None => default_threads()?,
     };
-    if size == 0 || size > MAX_THREADS {
-        return Err(Error::argument("n_threads", size, format!("1 to {MAX_THREADS}, or None for all cores")));
-    }
     let mut guard = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let pools = guard.get_or_insert_with(HashMap::new);
     let key = (std::process::id(), size);
@@ -152,10 +153,9 @@ fn pool(n_threads: Option<usize>) -> vesu_core::Result<Arc<ThreadPool>> {
 
 fn default_threads() -> vesu_core::Result<usize> {
     match std::env::var("VESU_NUM_THREADS") {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map_err(|_| Error::argument("VESU_NUM_THREADS", format!("{text:?}"), format!("1 to {MAX_THREADS}"))),
+        Ok(text) => (text.trim().parse().ok())
+            .filter(|size| (1..=MAX_THREADS).contains(size))
+            .ok_or_else(|| Error::argument("VESU_NUM_THREADS", format!("{text:?}"), format!("1 to {MAX_THREADS}"))),
         Err(_) => Ok(thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)),
     }
 }
@@ -170,7 +170,7 @@ fn thread_count(py: Python<'_>) -> PyResult<usize> {
 /// `"panic"` panics, `"no_space"` fails as a full disk does.
 #[pyfunction]
 #[pyo3(signature = (behaviour, seconds = 0.0, n_threads = None))]
-fn _gate_probe(py: Python<'_>, behaviour: &str, seconds: f64, n_threads: Option<usize>) -> PyResult<usize> {
+fn _gate_probe(py: Python<'_>, behaviour: &str, seconds: f64, n_threads: Option<i64>) -> PyResult<usize> {
     let behaviour = behaviour.to_owned();
     enter(py, n_threads, move |cancel| match behaviour.as_str() {
         "panic" => panic!("probe"),

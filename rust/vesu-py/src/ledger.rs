@@ -270,7 +270,7 @@ fn common_fields(fields: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Vec<u8>)>> 
         let mut common = Vec::with_capacity(items.len());
         for (key, value) in as_text(&items)? {
             let mut text = Vec::new();
-            walk.member(key, &value, 0, &mut text)?;
+            walk.member(key, value, 0, &mut text)?;
             common.push((key.to_owned(), text));
         }
         walk.refuse_nonfinite().map(|()| common)

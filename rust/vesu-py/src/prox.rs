@@ -12,8 +12,9 @@ use crate::args::{self, Array};
 use crate::gate::{argument_error, enter, raise};
 
 type Params<'py> = Bound<'py, PyArrayDyn<f64>>;
-type Stats<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>);
-type StateTuple<'py> = (Params<'py>, u64, Bound<'py, PyArray1<bool>>, Bound<'py, PyArray1<f64>>);
+type Stats<'py> = (Doubles<'py>, Doubles<'py>, Bound<'py, PyArray1<i64>>);
+type StateTuple<'py> = (Params<'py>, u64, Bound<'py, PyArray1<bool>>, Doubles<'py>);
+type Doubles<'py> = Bound<'py, PyArray1<f64>>;
 type Floats<'py> = Bound<'py, PyArrayDyn<f32>>;
 
 /// Samples as they come from Python, checked in type and shape and held for the length of one call.
@@ -85,8 +86,8 @@ fn simd_path(py: Python<'_>, simd: Option<&str>) -> PyResult<&'static str> {
 fn prox_standardise<'py>(
     py: Python<'py>,
     x: &Bound<'py, PyAny>,
-    n_threads: Option<usize>,
-) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>)> {
+    n_threads: Option<i64>,
+) -> PyResult<(Doubles<'py>, Doubles<'py>)> {
     let samples = Samples::read(x, None, None)?;
     let view = samples.view();
     let standard = enter(py, n_threads, move |cancel| {
@@ -110,7 +111,7 @@ fn prox_lipschitz<'py>(
     mean: Vec<f64>,
     scale: Vec<f64>,
     class_weight: [f64; 2],
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<f64> {
     let samples = Samples::read(x, Some(y), gradient)?;
     let view = samples.view();
@@ -183,7 +184,7 @@ impl ProxSolver {
         x: &Bound<'py, PyAny>,
         y: &Bound<'py, PyAny>,
         gradient: Option<&Bound<'py, PyAny>>,
-        n_threads: Option<usize>,
+        n_threads: Option<i64>,
     ) -> PyResult<Stats<'py>> {
         let samples = Samples::read(x, Some(y), gradient)?;
         let view = samples.view();
@@ -253,8 +254,8 @@ fn prox_evaluate<'py>(
     params: &Bound<'py, PyAny>,
     thresholds: Vec<f32>,
     simd: Option<&str>,
-    n_threads: Option<usize>,
-) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray3<u64>>)> {
+    n_threads: Option<i64>,
+) -> PyResult<(Doubles<'py>, Bound<'py, PyArray3<u64>>)> {
     let samples = Samples::read(x, Some(y), gradient)?;
     let params = args::array::<f64>("params", params, 2)?;
     let isa = Isa::choose(simd).map_err(|error| raise(py, error))?;
@@ -286,7 +287,7 @@ fn prox_predict<'py>(
     scale: Vec<f64>,
     params: &Bound<'py, PyAny>,
     simd: Option<&str>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Floats<'py>, Floats<'py>)> {
     let samples = Samples::read(x, None, gradient)?;
     let params = args::array::<f64>("params", params, 2)?;
@@ -312,7 +313,7 @@ fn prox_predict_volume<'py>(
     scale: Vec<f64>,
     params: &Bound<'py, PyAny>,
     simd: Option<&str>,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Floats<'py>, Floats<'py>)> {
     let volume = args::array::<f32>("values", values, 4)?;
     let params = args::array::<f64>("params", params, 2)?;

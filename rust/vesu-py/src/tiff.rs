@@ -25,7 +25,7 @@ fn tiff_inspect_bytes<'py>(py: Python<'py>, data: &[u8], name: &str) -> PyResult
 
 #[pyfunction]
 #[pyo3(signature = (path, max_bytes, n_threads = None))]
-fn tiff_read(py: Python<'_>, path: PathBuf, max_bytes: u64, n_threads: Option<usize>) -> PyResult<Bound<'_, PyAny>> {
+fn tiff_read(py: Python<'_>, path: PathBuf, max_bytes: u64, n_threads: Option<i64>) -> PyResult<Bound<'_, PyAny>> {
     let volume = gate::enter(py, n_threads, |cancel| tiff::read(&path, max_bytes, cancel))?;
     to_array(py, volume)
 }
@@ -37,7 +37,7 @@ fn tiff_read_bytes<'py>(
     data: &[u8],
     name: &str,
     max_bytes: u64,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let volume = gate::enter(py, n_threads, |cancel| tiff::read_bytes(data, name, max_bytes, cancel))?;
     to_array(py, volume)
@@ -49,7 +49,7 @@ fn tiff_encode<'py>(
     py: Python<'py>,
     volume: &Bound<'py, PyAny>,
     compression: &str,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let compression = Compression::from_name(compression).map_err(|error| gate::raise(py, error))?;
     let file = dispatch(volume, |volume| {
@@ -65,7 +65,7 @@ fn tiff_write<'py>(
     path: PathBuf,
     volume: &Bound<'py, PyAny>,
     compression: &str,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<()> {
     let compression = Compression::from_name(compression).map_err(|error| gate::raise(py, error))?;
     dispatch(volume, |volume| gate::enter(py, n_threads, |cancel| tiff::write(&path, volume, compression, cancel)))

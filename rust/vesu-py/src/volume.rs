@@ -38,7 +38,7 @@ fn connected_components<'py>(
     py: Python<'py>,
     mask: &Bound<'py, PyAny>,
     connectivity: i64,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Bound<'py, PyArrayDyn<u32>>, u32)> {
     let connectivity = connectivity_of(py, connectivity)?;
     let mask = self::mask("mask", mask)?;
@@ -55,7 +55,7 @@ fn component_sizes<'py>(
     py: Python<'py>,
     mask: &Bound<'py, PyAny>,
     connectivity: i64,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<Bound<'py, PyArrayDyn<i64>>> {
     let connectivity = connectivity_of(py, connectivity)?;
     let mask = self::mask("mask", mask)?;
@@ -76,7 +76,7 @@ fn remove_dust<'py>(
     mask: &Bound<'py, PyAny>,
     min_voxels: i64,
     connectivity: i64,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Bound<'py, PyArrayDyn<u8>>, u32, u32)> {
     let connectivity = connectivity_of(py, connectivity)?;
     let min_voxels =
@@ -96,7 +96,7 @@ fn hysteresis<'py>(
     low: f32,
     high: f32,
     connectivity: i64,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<(Bound<'py, PyArrayDyn<u8>>, u32, u32)> {
     let connectivity = connectivity_of(py, connectivity)?;
     let probability = float_volume("probability", probability)?;
@@ -112,7 +112,7 @@ fn smooth_z<'py>(
     py: Python<'py>,
     volume: &Bound<'py, PyAny>,
     radius: i64,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
     let accepted = format!("0 to {}", volume::MAX_RADIUS);
     let radius = usize::try_from(radius).map_err(|_| argument_error(py, "radius", radius, &accepted))?;
@@ -130,7 +130,7 @@ fn probability_histogram<'py>(
     probability: &Bound<'py, PyAny>,
     label: Option<&Bound<'py, PyAny>>,
     n_bins: usize,
-    n_threads: Option<usize>,
+    n_threads: Option<i64>,
 ) -> PyResult<Bound<'py, PyArrayDyn<i64>>> {
     let probability = float_volume("probability", probability)?;
     let (shape, values) = (args::shape3(&probability), probability.as_slice());

@@ -86,7 +86,7 @@ def write_dataset(
 
     Notes
     -----
-    The result does not depend on ``n_workers``. Peak memory is about 30 bytes a voxel and worker.
+    The result does not depend on ``n_workers``. Peak memory is about 32 bytes a voxel and worker.
 
     Examples
     --------

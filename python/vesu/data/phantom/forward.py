@@ -123,7 +123,7 @@ def dress(label: NDArray[np.integer], seed: int, *, params: DressParams | None =
 
     Notes
     -----
-    What is still unlike real CT is measured in docs/phantom.md. Single-threaded; memory about 30 bytes a voxel.
+    What is still unlike real CT is measured in docs/phantom.md. Single-threaded; memory about 32 bytes a voxel.
 
     Examples
     --------

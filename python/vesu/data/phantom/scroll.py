@@ -37,7 +37,7 @@ class ScrollParams:
     axis_tilt_deg: float = 12.0
     axis_distance: float | None = None
     wobble: float = 7.0
-    contact: float = 0.5
+    contact: float = 0.8
     torn: float = 0.04
 
     def check(self) -> None:
@@ -186,13 +186,16 @@ def _draw_sheet(shape: tuple[int, int, int], axis: _Axis, seed: int, params: Scr
     rows = int(shape[0] / _PLANE_STEP) + 2
     columns = int(2 * math.pi * (turns + 2) / step) + 2
     rng = stream(seed, "sheet")
+    pitch = max(params.pitch / _PLANE_STEP, 4.0)  # in samples; the sheet's folds grow with it
     # Broad folds, and creases: knots joined by straight lines along z, as the real labels show.
-    fold = smooth_plane((rows, columns), (90.0 / _PLANE_STEP, 90.0 / _PLANE_STEP), rng)
-    crease = _creased_plane((rows, columns), (60.0 / _PLANE_STEP, 90.0 / _PLANE_STEP), rng)
+    fold = smooth_plane((rows, columns), (1.75 * pitch, 1.75 * pitch), rng)
+    crease = _creased_plane((rows, columns), (1.15 * pitch, 1.75 * pitch), rng)
     slack = 0.5 - 0.5 * params.sheet_thickness / params.pitch
     press = (0.15 + 0.75 * params.contact) * (0.85 * fold + 0.55 * crease)
     offset = (slack * np.clip(press, -1, 1)).astype(np.float32)
-    tear = smooth_plane((rows, columns), (6.5, 6.5), rng) + 0.25 * smooth_plane((rows, columns), (2.0, 2.0), rng)
+    tear = smooth_plane((rows, columns), (0.5 * pitch, 0.5 * pitch), rng) + 0.25 * smooth_plane(
+        (rows, columns), (2.0, 2.0), rng
+    )
     level = np.quantile(tear, 1.0 - params.torn) if params.torn > 0 else np.inf
     return _Sheet(offset, (tear - np.float32(level)).astype(np.float32), -2 * math.pi, step)
 

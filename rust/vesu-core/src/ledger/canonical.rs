@@ -36,7 +36,7 @@ pub fn write_json(value: &Value, out: &mut Vec<u8>) {
             }
         },
         Value::String(text) => write_string(text, out),
-        Value::Array(items) => write_array(items, out, |item, out| write_json(item, out)),
+        Value::Array(items) => write_array(items, out, write_json),
         Value::Object(map) => {
             let mut members: Vec<_> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
             let Ok(()) = write_object(&mut members, out, |_, value, out| {
@@ -84,7 +84,7 @@ pub fn close(opening: u8, closing: u8, out: &mut Vec<u8>) {
 
 pub(super) fn sort<V>(members: &mut [(&str, V)]) {
     if members.iter().all(|(key, _)| key.is_ascii()) {
-        members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        members.sort_unstable_by_key(|(key, _)| *key);
     } else {
         members.sort_unstable_by(|(a, _), (b, _)| compare_keys(a, b));
     }
@@ -120,11 +120,33 @@ pub fn write_float(number: f64, out: &mut Vec<u8>) -> bool {
 /// An integer beyond 2^53 becomes a decimal string.
 #[inline]
 pub fn write_int(int: i64, out: &mut Vec<u8>) {
-    let quote: &[u8] = if int.unsigned_abs() > MAX_INT { b"\"" } else { b"" };
-    out.extend_from_slice(quote);
-    // Writing into a Vec cannot fail.
-    let _ = write!(out, "{int}");
-    out.extend_from_slice(quote);
+    let magnitude = int.unsigned_abs();
+    let quoted = magnitude > MAX_INT;
+    if quoted {
+        out.push(b'"');
+    }
+    if int < 0 {
+        out.push(b'-');
+    }
+    write_digits(magnitude, out);
+    if quoted {
+        out.push(b'"');
+    }
+}
+
+/// Decimal digits; several times the speed of `write!`, and most of a record's numbers are integers.
+pub(super) fn write_digits(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
@@ -160,6 +182,7 @@ fn write_escaped(byte: u8, out: &mut Vec<u8>) {
         0x0C => b"\\f",
         0x0D => b"\\r",
         control => {
+            // Writing into a Vec cannot fail.
             let _ = write!(out, "\\u{control:04x}");
             return;
         }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::MAX_RECORD_BYTES;
-use super::canonical::{close, write_array, write_int, write_key, write_string};
+use super::canonical::{close, write_array, write_digits, write_int, write_key, write_string};
 use super::fields::{Fields, RESERVED};
 use super::merkle::{Hash, Tree, hex, leaf_hash};
 use crate::error::{Error, Result};
@@ -138,7 +138,11 @@ impl Chain {
                         "nonfinite" => write_names(&fields.nonfinite, out),
                         "prev" => write_string(&self.head, out),
                         "seq" => write_int(i64::try_from(sequence).unwrap_or(i64::MAX), out),
-                        _ => write_string(&ts_ns.to_string(), out),
+                        _ => {
+                            out.push(b'"');
+                            write_digits(ts_ns, out);
+                            out.push(b'"');
+                        }
                     }
                     out.push(b',');
                 }

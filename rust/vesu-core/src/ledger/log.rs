@@ -167,7 +167,6 @@ impl Log {
 
 impl Drop for Log {
     // `File::unlock` is younger than the oldest compiler that the manifest names.
-    #[allow(clippy::incompatible_msrv)]
     fn drop(&mut self) {
         // A forked child holds a copy of the buffer: its records, and the lock, are the parent's.
         if self.process != std::process::id() {
@@ -198,7 +197,6 @@ fn drain(pending: &mut Vec<u8>, sink: &mut impl Write) -> io::Result<()> {
 
 /// One writer a file: two would cut each other's chains.
 // `File::try_lock` is younger than the oldest compiler that the manifest names.
-#[allow(clippy::incompatible_msrv)]
 fn lock(file: &File, path: &Path) -> Result<()> {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => {

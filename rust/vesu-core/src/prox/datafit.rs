@@ -16,37 +16,71 @@ const LOG2_1P: [f32; 7] =
 /// Below this 2^m is the smallest normal float: a probability of 1e-38.
 const SMALLEST_EXPONENT: f32 = -126.0;
 
+/// (sigmoid, softplus) of base-2 margins: 1 / (1 + 2^-m) and log2(1 + 2^m).
+///
+/// A NaN margin gives a NaN softplus, so a candidate that blew up shows in its loss. The N x M vectors go in lockstep:
+/// each is one long chain of dependent operations, and the processor overlaps chains only if they stand side by side.
+///
+/// # Safety
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn polynomial<V: Simd, const N: usize>(coefficients: &[f32; N], x: V) -> V {
+pub(super) unsafe fn sigmoid_softplus<V: Simd, const N: usize, const M: usize>(
+    margins: [[V; N]; M],
+) -> ([[V; N]; M], [[V; N]; M]) {
     // SAFETY: passes on the caller's vouching for V's CPU features.
     unsafe {
-        let mut value = V::splat(coefficients[N - 1]);
-        for &coefficient in coefficients[..N - 1].iter().rev() {
-            value = value.fma(x, V::splat(coefficient));
+        let (zero, one, round) = (V::splat(0.0), V::splat(1.0), V::splat(ROUND));
+        let t = each(margins, |m| V::splat(SMALLEST_EXPONENT).max(m.negative_abs()));
+        let rounded = each(t, |t| t.add(round));
+        let fraction = each2(t, rounded, |t, rounded| t.sub(rounded.sub(round)));
+        let e = each2(polynomial(&EXP2, fraction), rounded, |power, rounded| power.scale_exponent(rounded));
+        let sigmoid = each2(e, margins, |e, m| e.where_negative(m, one).div(one.add(e)));
+        let excess = each2(polynomial(&LOG2_1P, e), e, |log, e| log.mul(e));
+        (sigmoid, each2(excess, margins, |excess, m| excess.add(zero.max(m))))
+    }
+}
+
+/// Horner's scheme.
+#[inline(always)]
+unsafe fn polynomial<V: Simd, const K: usize, const N: usize, const M: usize>(
+    coefficients: &[f32; K],
+    x: [[V; N]; M],
+) -> [[V; N]; M] {
+    // SAFETY: passes on the caller's vouching for V's CPU features.
+    unsafe {
+        let mut value = [[V::splat(coefficients[K - 1]); N]; M];
+        let mut power = K - 1;
+        while power > 0 {
+            power -= 1;
+            let coefficient = V::splat(coefficients[power]);
+            value = each2(value, x, |value, x| value.fma(x, coefficient));
         }
         value
     }
 }
 
-/// (sigmoid, softplus) of a base-2 margin: 1 / (1 + 2^-m) and log2(1 + 2^m).
-///
-/// A NaN margin gives a NaN softplus, so a candidate that blew up shows in its loss.
-///
-/// # Safety
-/// As for [`Simd`].
 #[inline(always)]
-pub(super) unsafe fn sigmoid_softplus<V: Simd>(margin: V) -> (V, V) {
-    // SAFETY: passes on the caller's vouching for V's CPU features.
-    unsafe {
-        let one = V::splat(1.0);
-        let t = V::splat(SMALLEST_EXPONENT).max(margin.negative_abs());
-        let rounded = t.add(V::splat(ROUND));
-        let fraction = t.sub(rounded.sub(V::splat(ROUND)));
-        let e = polynomial(&EXP2, fraction).scale_exponent(rounded);
-        let sigmoid = e.where_negative(margin, one).div(one.add(e));
-        let softplus = polynomial(&LOG2_1P, e).fma(e, V::splat(0.0).max(margin));
-        (sigmoid, softplus)
+fn each<V: Copy, const N: usize, const M: usize>(mut a: [[V; N]; M], f: impl Fn(V) -> V) -> [[V; N]; M] {
+    for i in 0..M {
+        for j in 0..N {
+            a[i][j] = f(a[i][j]);
+        }
     }
+    a
+}
+
+#[inline(always)]
+fn each2<V: Copy, const N: usize, const M: usize>(
+    mut a: [[V; N]; M],
+    b: [[V; N]; M],
+    f: impl Fn(V, V) -> V,
+) -> [[V; N]; M] {
+    for i in 0..M {
+        for j in 0..N {
+            a[i][j] = f(a[i][j], b[i][j]);
+        }
+    }
+    a
 }
 
 #[cfg(test)]
@@ -58,11 +92,11 @@ mod tests {
         for i in -40_000..=40_000 {
             let m = i as f32 * 0.005;
             // SAFETY: the portable lanes need no CPU feature.
-            let (sigmoid, softplus) = unsafe { sigmoid_softplus([m; 4]) };
+            let (sigmoid, softplus) = unsafe { sigmoid_softplus([[[m; 4]]]) };
             let exact = f64::from(m);
-            assert!((f64::from(sigmoid[0]) - 1.0 / (1.0 + (-exact).exp2())).abs() < 1.5e-7, "sigmoid({m})");
+            assert!((f64::from(sigmoid[0][0][0]) - 1.0 / (1.0 + (-exact).exp2())).abs() < 1.5e-7, "sigmoid({m})");
             let log = exact.max(0.0) + (-exact.abs()).exp2().ln_1p() * std::f64::consts::LOG2_E;
-            assert!((f64::from(softplus[0]) - log).abs() < 6e-7 + 1e-7 * log, "softplus({m})");
+            assert!((f64::from(softplus[0][0][0]) - log).abs() < 6e-7 + 1e-7 * log, "softplus({m})");
         }
     }
 
@@ -70,11 +104,11 @@ mod tests {
     fn extremes_stay_finite_and_nan_shows() {
         for (m, sigmoid_wanted) in [(1e30f32, 1.0f32), (-1e30, 0.0), (f32::INFINITY, 1.0), (f32::NEG_INFINITY, 0.0)] {
             // SAFETY: the portable lanes need no CPU feature.
-            let (sigmoid, softplus) = unsafe { sigmoid_softplus([m; 4]) };
-            assert!((sigmoid[0] - sigmoid_wanted).abs() < 1e-37);
-            assert!((softplus[0] - m.max(0.0)).abs() < 1e-6 || softplus[0] == m);
+            let (sigmoid, softplus) = unsafe { sigmoid_softplus([[[m; 4]]]) };
+            assert!((sigmoid[0][0][0] - sigmoid_wanted).abs() < 1e-37);
+            assert!((softplus[0][0][0] - m.max(0.0)).abs() < 1e-6 || softplus[0][0][0] == m);
         }
         // SAFETY: the portable lanes need no CPU feature.
-        assert!(unsafe { sigmoid_softplus([f32::NAN; 4]) }.1[0].is_nan());
+        assert!(unsafe { sigmoid_softplus([[[f32::NAN; 4]]]) }.1[0][0][0].is_nan());
     }
 }

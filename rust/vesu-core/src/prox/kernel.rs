@@ -4,6 +4,7 @@
 //! twelve accumulators in registers. The residuals of a group stay in the first-level cache and are used at once for
 //! the group's gradient. Arrays that hold several rows of lanes are group-major: group, row, lane.
 
+use super::datafit::sigmoid_softplus;
 use super::simd::{Isa, Simd};
 
 /// Vectors of a register tile; samples of a margin tile and most rows of a gradient tile. 2 x 6 accumulators and 2 + 1
@@ -20,7 +21,6 @@ pub fn block_len(row_width: usize) -> usize {
 #[derive(Clone, Debug)]
 pub struct Lanes {
     isa: Isa,
-    n_candidates: usize,
     n_neurons: usize,
     n_vectors: usize,
     /// First neuron of a vector, and each lane's neuron counted from it (so below the number of lanes).
@@ -29,23 +29,20 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Candidates sorted by neuron, `per_neuron` of each.
+    /// Candidates sorted by neuron, `per_neuron` of each. A path that the machine lacks becomes the portable one.
     pub fn new(isa: Isa, n_candidates: usize, per_neuron: usize) -> Self {
+        let isa = if isa.is_supported() { isa } else { Isa::Portable };
         let lanes = isa.lanes();
         let n_vectors = n_candidates.div_ceil(lanes);
         let neuron = |candidate: usize| candidate.min(n_candidates - 1) / per_neuron;
         let first_neuron: Vec<usize> = (0..n_vectors).map(|vector| neuron(vector * lanes)).collect();
         let neuron_index =
             (0..n_vectors * lanes).map(|lane| (neuron(lane) - first_neuron[lane / lanes]) as i32).collect();
-        Self { isa, n_candidates, n_neurons: n_candidates.div_ceil(per_neuron), n_vectors, first_neuron, neuron_index }
+        Self { isa, n_neurons: n_candidates.div_ceil(per_neuron), n_vectors, first_neuron, neuron_index }
     }
 
     pub fn isa(&self) -> Isa {
         self.isa
-    }
-
-    pub fn n_candidates(&self) -> usize {
-        self.n_candidates
     }
 
     /// Lanes in all, with the padding of the last vector.
@@ -90,14 +87,14 @@ impl Lanes {
         match self.isa {
             // SAFETY: the sizes were checked above; the portable lanes need no CPU feature.
             Isa::Portable => unsafe { self.pass::<[f32; 4], GRADIENT>(weights, scratch, sums) },
-            // SAFETY: sizes as above; an `Isa` is made by `Isa::choose` only where the machine has it.
+            // SAFETY: sizes as above; `new` keeps only a path that the machine has.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { self.pass_avx2::<GRADIENT>(weights, scratch, sums) },
             // SAFETY: as for AVX2.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { self.pass_avx512::<GRADIENT>(weights, scratch, sums) },
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => unreachable!("Isa::choose never gives a path that the machine lacks"),
+            Isa::Avx2 | Isa::Avx512 => unreachable!("`new` keeps only a path that the machine has"),
         }
     }
 
@@ -225,15 +222,17 @@ impl Group {
             let mut loss = [V::splat(0.0); N];
             for sample in (0..self.block).step_by(TILE) {
                 let margins = self.margin_tile::<V, N>(sample);
-                for (i, margin) in margins.iter().enumerate() {
-                    let neurons = self.sample_weights.add((sample + i) * self.weight_stride);
-                    let residuals = self.residuals.add((sample + i) * N * V::LANES);
-                    for j in 0..N {
-                        let weight =
-                            V::lookup(neurons.add(*self.first_neuron.add(j)), self.neuron_index.add(j * V::LANES));
-                        let (sigmoid, softplus) = super::datafit::sigmoid_softplus(margin[j]);
-                        loss[j] = weight.fma(softplus, loss[j]);
-                        weight.mul(sigmoid).store(residuals.add(j * V::LANES));
+                for pair in 0..TILE / 2 {
+                    let (sigmoid, softplus) = sigmoid_softplus([margins[2 * pair], margins[2 * pair + 1]]);
+                    for i in 0..2 {
+                        let at = sample + 2 * pair + i;
+                        let neurons = self.sample_weights.add(at * self.weight_stride);
+                        for j in 0..N {
+                            let first_neuron = neurons.add(*self.first_neuron.add(j));
+                            let weight = V::lookup(first_neuron, self.neuron_index.add(j * V::LANES));
+                            loss[j] = weight.fma(softplus[i][j], loss[j]);
+                            weight.mul(sigmoid[i][j]).store(self.residuals.add((at * N + j) * V::LANES));
+                        }
                     }
                 }
             }

@@ -46,7 +46,7 @@ pub(super) fn for_tasks<T: Send>(
         .step_by(step)
         .map(|first| Task { samples: first..n_samples.min(first.saturating_add(step)), block })
         .collect();
-    tasks.par_iter().map(|task| work(task)).collect()
+    tasks.par_iter().map(&work).collect()
 }
 
 /// Refuse before allocating: `per_task` bytes for each of the tasks in flight and kept.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::design::{Design, Standardisation, check_finite, standardised};
 use super::evaluate::{check_params, fill_unit_weights};
-use super::kernel::{Lanes, Scratch};
+use super::kernel::{Lanes, Scratch, block_len};
 use super::simd::Isa;
 use crate::{Cancel, Error, Result};
 
@@ -30,6 +30,8 @@ pub struct Ensemble {
     width: usize,
     lanes: Lanes,
     weights: Vec<f32>,
+    /// (first row, step) of each member among a block's residuals.
+    members: Vec<(usize, usize)>,
 }
 
 impl Ensemble {
@@ -40,7 +42,8 @@ impl Ensemble {
         let n = params.len() / width;
         let lanes = Lanes::new(isa, n, n);
         let weights = lanes.pack(params, width, LOG2_E);
-        Ok(Self { standard, uses_gradient, width, lanes, weights })
+        let members = (0..n).map(|member| lanes.position(member, block_len(width))).collect();
+        Ok(Self { standard, uses_gradient, width, lanes, weights, members })
     }
 
     /// Predict raw samples `x` and, where the members use it, `gradient` (n_samples, n_features).
@@ -126,15 +129,12 @@ impl Ensemble {
         };
         // Unlabelled rows have sign +1, so that the residual is the probability of class 1 itself.
         self.lanes.run::<false>(&self.weights, scratch, sums);
-        let n = self.lanes.n_candidates();
+        let n = self.members.len() as f64;
         for (i, (mean, deviation)) in mean.iter_mut().zip(deviation).enumerate() {
-            let probability = |member: usize| {
-                let (at, step) = self.lanes.position(member, scratch.block);
-                f64::from(scratch.residuals[at + i * step])
-            };
-            let centre = (0..n).map(probability).sum::<f64>() / n as f64;
-            let squares = (0..n).map(|k| (probability(k) - centre) * (probability(k) - centre)).sum::<f64>();
-            (*mean, *deviation) = (centre as f32, (squares / n as f64).sqrt() as f32);
+            let probabilities = self.members.iter().map(|(at, step)| f64::from(scratch.residuals[at + i * step]));
+            let centre = probabilities.clone().sum::<f64>() / n;
+            let squares = probabilities.map(|p| (p - centre) * (p - centre)).sum::<f64>();
+            (*mean, *deviation) = (centre as f32, (squares / n).sqrt() as f32);
         }
     }
 }
@@ -212,10 +212,21 @@ impl<'a> VolumeRun<'a> {
             self.squares[i] = dz * dz + dy * dy;
         }
         let centre = self.row(f, z, y);
-        for i in 0..n {
+        let finish = |square: f64, low: f32, high: f32, step: f64| {
+            let dx = (f64::from(high) - f64::from(low)) * step;
+            (square + dx * dx).sqrt().min(f64::from(f32::MAX)) as f32
+        };
+        for i in [0, n - 1] {
             let (low, high, step) = neighbours(x + i, nx);
-            let dx = (f64::from(centre[high]) - f64::from(centre[low])) * step;
-            self.magnitude[i] = (self.squares[i] + dx * dx).sqrt().min(f64::from(f32::MAX)) as f32;
+            self.magnitude[i] = finish(self.squares[i], centre[low], centre[high], step);
+        }
+        // Between the ends of the run both neighbours are there: a loop without branches.
+        if n > 2 {
+            let (low, high) = (&centre[x..x + n - 2], &centre[x + 2..x + n]);
+            let inside = self.magnitude[1..n - 1].iter_mut().zip(&self.squares[1..n - 1]);
+            for ((magnitude, &square), (&low, &high)) in inside.zip(low.iter().zip(high)) {
+                *magnitude = finish(square, low, high, 0.5);
+            }
         }
     }
 }

@@ -99,9 +99,28 @@ pub(super) trait Simd: Copy {
     unsafe fn scale_exponent(self, rounded: Self) -> Self;
 }
 
-#[inline(always)]
-fn zip(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
-    std::array::from_fn(|i| f(a[i], b[i]))
+/// The expression for lanes 0 to 3, written out: no closure that a build without link-time passes leaves as a call.
+macro_rules! lanes {
+    ($lane:ident => $value:expr) => {
+        [
+            {
+                const $lane: usize = 0;
+                $value
+            },
+            {
+                const $lane: usize = 1;
+                $value
+            },
+            {
+                const $lane: usize = 2;
+                $value
+            },
+            {
+                const $lane: usize = 3;
+                $value
+            },
+        ]
+    };
 }
 
 impl Simd for [f32; 4] {
@@ -123,49 +142,45 @@ impl Simd for [f32; 4] {
     #[inline(always)]
     unsafe fn lookup(from: *const f32, index: *const i32) -> Self {
         // SAFETY: the caller vouches for four indices, each below four, and four elements.
-        std::array::from_fn(|lane| unsafe { *from.add(*index.add(lane) as usize) })
+        unsafe { lanes!(I => *from.add(*index.add(I) as usize)) }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        zip(self, other, |a, b| a + b)
+        lanes!(I => self[I] + other[I])
     }
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
-        zip(self, other, |a, b| a - b)
+        lanes!(I => self[I] - other[I])
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
-        zip(self, other, |a, b| a * b)
+        lanes!(I => self[I] * other[I])
     }
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
-        zip(self, other, |a, b| a / b)
+        lanes!(I => self[I] / other[I])
     }
     #[inline(always)]
     unsafe fn fma(self, factor: Self, addend: Self) -> Self {
         // Without the instruction `mul_add` is a slow library call.
         const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-        std::array::from_fn(
-            |i| {
-                if FUSED { self[i].mul_add(factor[i], addend[i]) } else { self[i] * factor[i] + addend[i] }
-            },
-        )
+        lanes!(I => if FUSED { self[I].mul_add(factor[I], addend[I]) } else { self[I] * factor[I] + addend[I] })
     }
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
-        zip(self, other, |a, b| if a > b { a } else { b })
+        lanes!(I => if self[I] > other[I] { self[I] } else { other[I] })
     }
     #[inline(always)]
     unsafe fn negative_abs(self) -> Self {
-        self.map(|a| -a.abs())
+        lanes!(I => -self[I].abs())
     }
     #[inline(always)]
     unsafe fn where_negative(self, sign: Self, other: Self) -> Self {
-        std::array::from_fn(|i| if sign[i].is_sign_negative() { self[i] } else { other[i] })
+        lanes!(I => if sign[I].is_sign_negative() { self[I] } else { other[I] })
     }
     #[inline(always)]
     unsafe fn scale_exponent(self, rounded: Self) -> Self {
-        zip(self, rounded, |a, n| f32::from_bits(a.to_bits().wrapping_add(n.to_bits() << 23)))
+        lanes!(I => f32::from_bits(self[I].to_bits().wrapping_add(rounded[I].to_bits() << 23)))
     }
 }
 
