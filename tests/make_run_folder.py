@@ -159,6 +159,7 @@ def _events(path: Path, rows: list[dict[str, Any]], spec: Spec, rng: np.random.G
     rows = sorted(rows, key=lambda row: row["candidate"])
     floor = np.array([row["cross_entropy"] or 0.6 for row in rows])
     final = np.array([row["n_nonzero"] for row in rows])
+    path.unlink(missing_ok=True)  # a ledger goes on where it ended
     with LedgerWriter(path) as log:
         log.append("RUN_START", {"run_id": "demo"}, ts_ns=1_790_000_000_000_000_000)
         for epoch in range(spec.epochs):
@@ -209,7 +210,9 @@ def _inventory(ids: tuple[str, ...], spec: Spec) -> dict[str, Any]:
         "dtypes": {"uint8": 16 + len(ids)},
         "compressions": {"lzw": 16, "deflate": len(ids)},
         "total_bytes": 31_457_280,
-        "pairs": [{"volume_id": str(n), "image": f"train_images/{n}.tif", "label": f"train_labels/{n}.tif"} for n in range(8)],
+        "pairs": [
+            {"volume_id": str(n), "image": f"train_images/{n}.tif", "label": f"train_labels/{n}.tif"} for n in range(8)
+        ],
         "tests": [{"volume_id": each, "image": f"test_images/{each}.tif"} for each in ids],
         "orphan_images": ["train_images/99.tif"],
         "orphan_labels": [],
@@ -220,7 +223,7 @@ def _inventory(ids: tuple[str, ...], spec: Spec) -> dict[str, Any]:
 
 def _preflight() -> dict[str, Any]:
     findings = [
-        {"code": "ORPHAN_IMAGE", "severity": "warning", "path": "train_images/99.tif", "message": "image without a label"},
+        {"code": "ORPHAN_IMAGE", "severity": "warning", "path": "train_images/99.tif", "message": "no label"},
         {"code": "DISK_ROOM", "severity": "info", "path": None, "message": "41.2 GiB free, 3.1 GiB needed"},
     ]  # fmt: skip
     return {"findings": findings, "checked_pairs": 1, "checked_tests": 1, "seconds": 1.08}

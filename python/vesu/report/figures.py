@@ -90,7 +90,7 @@ def phases_chart(phases: Sequence[Phase]) -> str:
         axes.spines["bottom"].set_visible(False)
         for row, value in enumerate(seconds):
             axes.annotate(
-                f"{value:,.1f} s  {value / total:.0%}", (value, row), (5, 0), textcoords="offset points", va="center"
+                f"{value:,.1f} s · {value / total:.0%}", (value, row), (5, 0), textcoords="offset points", va="center"
             )
         axes.set_xlim(0, longest * 1.45)
         axes.set_xlabel("seconds")
@@ -103,7 +103,9 @@ def training_chart(name: str, curve: Curve, label: str, *, winner: int | None, l
     n_steps, curve = len(curve.step), _thin(curve)
     with _axes(360, 230) as (figure, axes):
         axes.fill_between(curve.step, curve.minimum, curve.maximum, color=BAND, linewidth=0, label="min to max")
-        axes.plot(curve.step, curve.median, color=SECOND, linewidth=1.4, label="median")
+        axes.plot(
+            curve.step, curve.median, color=SECOND, linewidth=1.4, linestyle=(0, (3, 1.5)), zorder=3, label="median"
+        )
         if curve.winner is not None:
             axes.plot(curve.step, curve.winner, color=ACCENT, linewidth=1.8, label=f"winner (candidate {winner})")
         if log and np.nanmin(curve.minimum) > 0:
@@ -186,7 +188,7 @@ def heat_map(rows: Sequence[Candidate]) -> str | None:
     for row in usable:
         grid[neurons.index(row.neuron), columns.index((row.l2, row.l1))] = row.objective  # type: ignore[arg-type]
     best = np.unravel_index(np.nanargmin(grid), grid.shape)
-    with _axes(400, min(900, 17 * len(neurons) + 96)) as (figure, axes):
+    with _axes(370, min(900, 17 * len(neurons) + 96)) as (figure, axes):
         mesh = _cells(axes, grid)
         axes.set_yticks(*_ticks([str(neuron) for neuron in neurons]))
         axes.set_xticks(*_ticks([_power(l1) for _, l1 in columns]), rotation=90)
@@ -215,7 +217,14 @@ def _cells(axes: Any, grid: NDArray[np.float64]) -> Any:
     # The colours run over the middle of the candidates: one that diverged must not flatten the rest.
     low, high = np.nanpercentile(grid, (0, 98))
     return axes.pcolormesh(
-        *edges, np.ma.masked_invalid(grid), cmap="viridis_r", vmin=low, vmax=max(high, low + 1e-9), rasterized=many
+        *edges,
+        np.ma.masked_invalid(grid),
+        cmap="viridis_r",
+        vmin=low,
+        vmax=max(high, low + 1e-9),
+        edgecolors="face",
+        linewidth=0.4,
+        rasterized=many,
     )
 
 
@@ -248,7 +257,7 @@ def _power(value: float | None) -> str:
 
 
 def _short(name: str, most: int = 24) -> str:
-    name = name.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be drawn
+    name = "".join(letter if letter.isprintable() else "?" for letter in name[: most + 1])  # the rest cannot be drawn
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

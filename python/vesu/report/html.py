@@ -127,7 +127,7 @@ def _submission_verdict(submission: Submission | None) -> Verdict:
         return Verdict("warn", "present; no digest recorded")
     if submission.sha256_now != submission.sha256:
         return Verdict("bad", f"{submission.name} differs from the recorded digest")
-    return Verdict("good", "valid: read back when written, digest matches")
+    return Verdict("good", "valid when written, and unchanged since: the digest matches")
 
 
 def _ledger_verdict(run: Run) -> Verdict:

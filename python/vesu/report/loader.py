@@ -12,7 +12,8 @@ from vesu.report.jsonfile import Node, parse_json, read_bytes
 from vesu.report.training import Events, read_events
 
 RUN_FILES = (
-    "summary.json", "config.json", "events.jsonl", "inventory.json", "preflight.json", "leaderboard.json", "failure.json",
+    "summary.json", "config.json", "events.jsonl", "inventory.json", "preflight.json", "leaderboard.json",
+    "failure.json",
 )  # fmt: skip
 SCORES = ("f1", "f_beta", "iou", "precision", "recall")
 
@@ -310,7 +311,7 @@ def _sha256(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, ValueError):  # ValueError: no file can have such a name
         return None
     except OSError as error:
         raise FileError(error.errno, error.strerror, str(path)) from error

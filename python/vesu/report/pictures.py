@@ -111,13 +111,14 @@ def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = np.percentile(data, (0.5, 99.5))
     if high <= low:
         return np.full(data.shape, 128, dtype=np.uint8)
-    return (np.clip((data - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    grey: NDArray[np.uint8] = (np.clip((data - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return grey
 
 
 def _coloured(values: NDArray[np.float32], top: float, name: str) -> RGB:
     scaled = np.clip(np.nan_to_num(values, posinf=top, neginf=0.0) / (top or 1.0), 0, 1)
-    rgba: RGB = optional("matplotlib").colormaps[name](scaled, bytes=True)
-    return rgba[..., :3]
+    rgba = np.asarray(optional("matplotlib").colormaps[name](scaled, bytes=True), np.uint8)
+    return np.ascontiguousarray(rgba[..., :3])
 
 
 def _overlay(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> RGB:
@@ -125,7 +126,8 @@ def _overlay(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> RGB:
     padded = np.pad(mask, 1, mode="edge")
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     strength = np.where(mask & ~inside, 0.9, np.where(mask, 0.5, 0.0))[..., None]
-    return (grey[..., None] * (1 - strength) + np.array(OVERLAY) * strength).astype(np.uint8)
+    blended: RGB = (grey[..., None] * (1 - strength) + np.array(OVERLAY) * strength).astype(np.uint8)
+    return blended
 
 
 def _reduce(image: RGB, factor: int) -> RGB:
@@ -135,23 +137,26 @@ def _reduce(image: RGB, factor: int) -> RGB:
     rows, columns = min(factor, image.shape[0]), min(factor, image.shape[1])
     height, width = image.shape[0] // rows, image.shape[1] // columns
     blocks = image[: height * rows, : width * columns].reshape(height, rows, width, columns, 3)
-    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+    means: RGB = blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+    return means
 
 
 def _encode(image: RGB) -> tuple[bytes, int, int]:
     buffer = io.BytesIO()
     picture = optional("PIL.Image").fromarray(np.ascontiguousarray(image))
-    picture.save(buffer, format="JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    picture.save(buffer, format="JPEG", quality=QUALITY, subsampling=0)
     return buffer.getvalue(), image.shape[1], image.shape[0]
 
 
 def _row(volume_id: str, view: View, images: Sequence[tuple[bytes, int, int]]) -> Row:
     down, across = AXIS_NAMES[view.axis]
     surface = float(view.mask.mean())
+    finite = view.probability[np.isfinite(view.probability)]
+    mean = f": mean {float(finite.mean()):.3f}" if finite.size else ""
     where = f"volume {volume_id}, slice {view.axis} = {view.index}"
     titles = (
         ("CT", f"CT of {where}"),
-        ("Probability", f"Predicted surface probability in {where}: mean {float(np.nanmean(view.probability)):.3f}"),
+        ("Probability", f"Predicted surface probability in {where}{mean}"),
         ("Mask on CT", f"CT of {where} with the predicted surface outlined: {surface:.2%} of the slice"),
         ("Uncertainty", f"Spread of the best candidates' probabilities in {where}"),
     )

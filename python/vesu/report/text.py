@@ -4,6 +4,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 ABSENT = "not recorded"
+LABELS = {
+    "cpu": "CPU",
+    "isa": "Instruction set",
+    "memory_gib": "Memory (GiB)",
+    "numpy": "NumPy",
+    "f1": "F1",
+    "iou": "IoU",
+    "f_beta": "F-beta 0.5",
+    "max_iter": "Iterations",
+    "lipschitz": "Lipschitz constant",
+    "dtypes": "Sample types",
+}
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
@@ -30,7 +42,7 @@ def power(value: float | None) -> str:
     """A hyper-parameter in short scientific form: 3e-4."""
     if value is None:
         return "–"
-    return "0" if value == 0 else f"{value:.2g}" if 0.01 <= abs(value) < 1000 else f"{value:.0e}".replace("e-0", "e-")
+    return "0" if value == 0 else f"{value:.2g}" if 0.1 <= abs(value) < 1000 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def duration(seconds: float | None) -> str:
@@ -77,11 +89,15 @@ def plain(value: Any) -> str:
         return ABSENT
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, int) and abs(value) >= 10_000:
+        return whole(value)
     return str(value)
 
 
 def title(name: str) -> str:
     """A field name as a label: ``all_background`` reads "All background"."""
+    if name in LABELS:
+        return LABELS[name]
     words = name.replace("_", " ").strip()
     return words[:1].upper() + words[1:]
 

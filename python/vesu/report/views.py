@@ -1,6 +1,7 @@
 """The stored slices of one volume (``segment/ID_views.npz``), checked before anything large is allocated."""
 
 import math
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def _header(member: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], 
         version = np.lib.format.read_magic(member)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = reader(member)
-    except ValueError as error:
+    except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError, tokenize.TokenError) as error:
         raise FormatError(f"{path}: {name}: malformed npy header: {error}") from error
     if dtype.hasobject:
         raise FormatError(f"{path}: {name}: got objects; accepted: numbers")
