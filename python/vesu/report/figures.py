@@ -42,7 +42,9 @@ SETTINGS = {
     "ytick.labelcolor": SOFT,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
-    "legend.frameon": False,
+    "legend.facecolor": CARD,
+    "legend.edgecolor": CARD,
+    "legend.framealpha": 1.0,
     "legend.fontsize": 8.5,
     "figure.facecolor": "none",
 }
@@ -161,7 +163,7 @@ def density_chart(name: str, volume_id: str, by_slice: Sequence[float], overall:
     size = -(-len(values) // MAX_POINTS)  # more slices than points: the mean of each few neighbours
     starts = np.arange(0, len(values), size)
     heights = np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
-    with _axes(360, 190) as (figure, axes):
+    with _axes(310, 175) as (figure, axes):
         axes.fill_between(starts, 0, heights, step="mid", color=BAND, linewidth=0)
         axes.plot(starts, heights, drawstyle="steps-mid", color=ACCENT, linewidth=1.3)
         if overall is not None:

@@ -61,6 +61,7 @@ def render(run: Run) -> str:
 
 
 def _context(run: Run, safe: Any) -> dict[str, Any]:
+    pictured = _pictured(run.volumes, safe)  # first: a malformed file of views ends it before any chart is drawn
     summary = run.summary
     validation = summary.validation if summary else None
     return {
@@ -82,7 +83,7 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "tallies": _tallies(run.inventory),
         "problems": _problems(run.inventory),
         "gradients": {"probability": gradient(PROBABILITY_MAP), "uncertainty": gradient(UNCERTAINTY_MAP)},
-        **_pictured(run.volumes, safe),
+        **pictured,
     }
 
 

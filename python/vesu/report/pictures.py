@@ -90,9 +90,12 @@ def gradient(name: str, stops: int = 9) -> str:
 
 
 def _top(views: Sequence[View]) -> float:
-    """The top of the uncertainty scale, one for all slices of a volume."""
+    """The top of the uncertainty scale, one for all slices of a volume.
+
+    The 99.5th percentile: a few voxels at the volume's faces would else leave all others dark.
+    """
     finite = [view.uncertainty[np.isfinite(view.uncertainty)] for view in views]
-    return max((float(values.max()) for values in finite if values.size), default=0.0)
+    return max((float(np.percentile(values, 99.5)) for values in finite if values.size), default=0.0)
 
 
 def _images(view: View, uncertainty_top: float) -> tuple[RGB, ...]:
