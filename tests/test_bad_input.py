@@ -67,6 +67,11 @@ def remove(root: Path, folder: str, other: str) -> Path:
     return root / other / victim.name
 
 
+def rename(root: Path, name: str) -> Path:
+    victim = sorted((root / "test_images").glob("*.tif"))[0]
+    return victim.rename(victim.with_name(name))
+
+
 def constant(root: Path) -> Path:
     victim = sorted((root / "test_images").glob("*.tif"))[0]
     vesu.write_volume(victim, np.full((48, 48, 48), 9, np.uint8))
@@ -89,6 +94,7 @@ FAULTS: dict[str, Callable[[Path], Path]] = {
     "60000 x 60000 over 16 bytes": lambda root: put(root, "test_images", HUGE_HEADER),
     "looping directory chain": lambda root: put(root, "test_images", LOOPING),
     "zlib bomb": lambda root: put(root, "test_images", BOMB),
+    "an id no zip can hold": lambda root: rename(root, "-x.tif"),
     "truncated label": lambda root: put(root, "train_labels", b"II*\0\x08"),
 }
 

@@ -69,6 +69,11 @@ def test_preflight_passes_on_good_data(dataset: Path, capsys: pytest.CaptureFixt
         (["segment", "{tmp}/none.tif", "--model", "{run}", "--out", "{tmp}/m.tif"], "none.tif"),
         (["segment", "{tmp}/none.tif", "--model", "{tmp}", "--out", "{tmp}/m.tif"], "model.json"),
         (["check-submission", "{tmp}/none.zip"], "none.zip"),
+        (["segment", "{ct}", "--model", "{run}", "--out", "{ct}"], "{ct} twice"),
+        (["segment", "{ct}", "--model", "{run}", "--out", "."], "--out"),
+        (["segment", "{ct}", "--model", "{run}", "--out", "{tmp}/no/m.tif"], "no/m.tif"),
+        (["demo", "--out", "{tmp}/d", "--train", "1"], "--train"),
+        (["demo", "--out", "{tmp}/d", "--set", "bogus=1"], "bogus"),
         (["ledger", "verify", "{tmp}/none.jsonl"], "none.jsonl"),
         (["report", "{tmp}"], "{tmp}"),
     ],
@@ -77,6 +82,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     words: list[str], named: str, dataset: Path, finished: RunResult, tmp_path: Path
 ) -> None:
     places = {"{tmp}": str(tmp_path), "{data}": str(dataset), "{run}": str(finished.folder)}
+    places["{ct}"] = str(vesu.discover(dataset).tests[0].image)
 
     def fill(text: str) -> str:
         for mark, place in places.items():

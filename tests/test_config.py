@@ -18,7 +18,7 @@ def test_the_default_grid_is_the_clients() -> None:  # R11 R12
     ["search.max_iter=119", "search.meta_neurons=8", "search.l1=[1e-4]", "search.l2=[1e-4, 1e-3]"],
 )
 def test_the_grid_is_never_shrunk(override: str) -> None:  # R50 R52
-    with pytest.raises(ArgumentError, match="never below the client's floor"):
+    with pytest.raises(ArgumentError, match="never below the default grid"):
         load_config(overrides=[override], environment={})
 
 
@@ -49,6 +49,11 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("search=3", "a table of keys"),
         ("search.learning_rate=-1.0", "learning_rate"),
         ("search.class_weight=odd", "class_weight"),
+        ("search.l1=[1e-4, 3e-4, 1e-3, 3e-3, 1e-2, nan]", "search.l1"),
+        ("search.l2=[1e-4, 1e-3, 1e-2, 1e-2]", "distinct"),
+        ("n_threads=99999999999999999999", "n_threads"),
+        ("cache_gib=inf", "cache_gib"),
+        ("seed=" + "[" * 5000, "seed"),
     ],
 )
 def test_what_is_wrong_is_named(override: str, message: str) -> None:
@@ -60,6 +65,8 @@ def test_what_is_wrong_is_named(override: str, message: str) -> None:
 def test_a_mistyped_environment_variable_is_refused() -> None:
     with pytest.raises(ArgumentError, match="VESU_SEARCH_MAXITER"):
         load_config(environment={"VESU_SEARCH_MAXITER": "200"})
+    with pytest.raises(ArgumentError, match="VESU_SEEED"):
+        load_config(environment={"VESU_SEEED": "3"})
 
 
 def test_a_bad_file_is_named(tmp_path: Path) -> None:
@@ -69,3 +76,13 @@ def test_a_bad_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("seed = = 1")
     with pytest.raises(ArgumentError, match=r"bad\.toml"):
         load_config(tmp_path / "bad.toml")
+
+
+def test_the_documentation_lists_every_key_with_its_default() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    values = RunConfig().to_json()
+    sections = {key: value for key, value in values.items() if isinstance(value, dict)}
+    for name, value in [item for table in (values, *sections.values()) for item in table.items()]:
+        if not isinstance(value, dict):
+            row = f"| `{name}` | `{'none' if value is None else value}` | "
+            assert row in text and f"{row}|" not in text, name

@@ -1,6 +1,7 @@
 """One run, end to end, on generated volumes."""
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 import vesu
-from vesu.errors import DataError, FileError, PreflightError
+from vesu.errors import DataError, FileError, FormatError, PreflightError
 from vesu.ledger import iter_events, verify
+from vesu.run.folder import claimed
 from vesu.run.pipeline import RunResult
 from vesu.run.plan import phase_weights, split_pairs
 from vesu.run.progress import PHASES
@@ -62,7 +64,7 @@ def test_progress_is_true_and_ends_at_100(finished: RunResult) -> None:  # R34
 
 def test_phases_that_ran_are_recorded_and_no_others(finished: RunResult) -> None:  # R54
     ran = [event["phase"] for event in events(finished, "PHASE_END")]
-    assert ran == ["preflight", "load", "features", "train_data", "fit", "segment", "package"]
+    assert ran == ["discovery", "preflight", "load", "features", "train_data", "fit", "segment", "package"]
     assert "distillation" not in [phase["name"] for phase in finished.summary["phases"]]
 
 
@@ -115,9 +117,9 @@ def test_a_second_run_replaces_its_own_files_only(
     finished: RunResult, dataset: Path, small_config: vesu.RunConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    (tmp_path / "masks").mkdir()
-    (tmp_path / "masks" / "old.tif").write_bytes(b"stale")
     cache = finished.folder / "cache"
+    vesu.run(dataset, tmp_path, config=small_config, display="none", cache=cache)
+    (tmp_path / "masks" / "old.tif").write_bytes(b"stale")
     again = vesu.run(dataset, tmp_path, config=small_config, display="none", cache=cache)
     assert (tmp_path / "mine.txt").read_text() == "keep"
     assert not (tmp_path / "masks" / "old.tif").exists()
@@ -142,12 +144,54 @@ def test_a_failed_run_says_why_and_leaves_no_zip(dataset: Path, small_config: ve
     label[20, 20, 20] = 7
     vesu.write_volume(victim, label)
     config = vesu.load_config(overrides=["sampling.voxels_per_volume=1500"], environment={})
-    with pytest.raises((PreflightError, DataError), match="7"):
+    with pytest.raises((PreflightError, DataError), match=r"7 \(1 voxels\)|BAD_LABEL_VALUE"):
         vesu.run(broken, tmp_path / "run", config=config, display="none")
     failure = json.loads((tmp_path / "run" / "failure.json").read_text())
-    assert "7" in failure["message"]
+    assert victim.name in failure["message"]
     assert not (tmp_path / "run" / "submission.zip").exists()
     assert verify(tmp_path / "run" / "events.jsonl").entries > 0
+
+
+def test_what_no_run_wrote_is_never_removed(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "mine.tif").write_bytes(b"mine")
+    with pytest.raises(DataError, match="no vesu run wrote"):
+        vesu.run(dataset, tmp_path, display="none")
+    assert (tmp_path / "masks" / "mine.tif").read_bytes() == b"mine"
+
+
+def test_a_refused_run_leaves_the_earlier_one_whole(finished: RunResult, tmp_path: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in finished.folder.iterdir()}
+    with pytest.raises(DataError):
+        vesu.run(tmp_path / "typo", finished.folder, display="none")
+    with pytest.raises(vesu.VesuError, match="display"):
+        vesu.run(tmp_path, finished.folder, display="loud")  # type: ignore[arg-type]
+    assert {path.name: path.stat().st_mtime_ns for path in finished.folder.iterdir()} == before
+
+
+def test_two_runs_never_write_into_one_folder(finished: RunResult, dataset: Path) -> None:
+    with claimed(finished.folder.parent / "shared"), pytest.raises(FileError, match="another run"):
+        vesu.run(dataset, finished.folder.parent / "shared", display="none")
+
+
+def test_a_report_that_cannot_be_made_does_not_fail_the_run(
+    dataset: Path, small_config: vesu.RunConfig, tmp_path: Path, finished: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    result = vesu.run(dataset, tmp_path, config=small_config, display="none", cache=finished.folder / "cache")
+    assert result.report is None and "vesu[report]" in (result.report_problem or "")
+    assert not (tmp_path / "failure.json").exists()
+    assert verify(tmp_path / "events.jsonl").root == result.summary["ledger"]["root"]
+
+
+def test_a_model_whose_channels_do_not_fit_is_refused(finished: RunResult, tmp_path: Path) -> None:
+    for name in ("model.npz", "model.json"):
+        (tmp_path / name).write_bytes((finished.folder / name).read_bytes())
+    meta = json.loads((tmp_path / "model.json").read_text())
+    for wrong in (meta["channels"][::-1], ["x"], [1e400], [], 7):
+        (tmp_path / "model.json").write_text(json.dumps(meta | {"channels": wrong}))
+        with pytest.raises(FormatError, match=r"model\.json"):
+            vesu.SurfaceModel.load(tmp_path)
 
 
 def test_an_unwritable_run_folder_is_named(dataset: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -122,6 +123,8 @@ def test_a_missing_folder_and_a_folder_in_the_way_are_named(tmp_path: Path) -> N
 
 
 def test_json_is_sorted_and_finite(tmp_path: Path) -> None:
+    write_json_atomic(tmp_path / "odd.json", {"name": "\udcff"})
+    assert json.loads((tmp_path / "odd.json").read_text(encoding="utf-8")) == {"name": "\udcff"}
     write_json_atomic(tmp_path / "a.json", {"b": [1, None], "a": "é"})
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert text == '{\n  "a": "é",\n  "b": [\n    1,\n    null\n  ]\n}\n'

@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no trace
 """
 
 import json
+import os
 import sys
 from argparse import ArgumentParser as Parser
 from argparse import Namespace as Arguments
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from vesu import __version__
-from vesu.errors import VesuError
+from vesu.errors import ArgumentError, VesuError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.command(arguments)
+        sys.stdout.flush()
     except VesuError as error:
         print(f"vesu: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -45,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) went away
         sys.stderr.close()
         return 0
+    except OSError as error:  # our own output cannot be written
+        print(f"vesu: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -126,8 +131,13 @@ def _add_config(parser: Parser) -> None:
 
 
 def _demo(arguments: Arguments) -> None:
+    from vesu.config import load_config
     from vesu.data.phantom import write_dataset
 
+    load_config(arguments.config, overrides=arguments.set)  # refuse before the volumes are generated
+    for name, least in (("size", 16), ("train", 2), ("test", 1)):
+        if getattr(arguments, name) < least:
+            raise ArgumentError(f"--{name}: got {getattr(arguments, name)}; accepted: {least} or more")
     print(f"generating {arguments.train} labelled and {arguments.test} test volumes of {arguments.size}^3 ...")
     data = write_dataset(
         arguments.out / "data", n_train=arguments.train, n_test=arguments.test, shape=(arguments.size,) * 3
@@ -154,11 +164,11 @@ def _execute(arguments: Arguments, data: Path | None, display: str) -> None:
     print(f"search      {size} in {search['seconds']:.1f} s")
     print(
         f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on "
-        f"{len(validation['volumes'])} held-out volumes (intensity quantile: F1 {baseline:.3f})"
+        f"{len(validation['volumes'])} volumes kept from training (they chose candidates and threshold); brightest share: F1 {baseline:.3f}"
     )
     print(f"submission  {result.submission.path} is valid: {sealed}")
     print(f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}...")
-    print(f"report      {result.report or 'skipped: pip install vesu[report]'}")
+    print(f"report      {result.report or f'none: {result.report_problem}'}")
     print(f"elapsed     {summary['elapsed_s']:.1f} s")
 
 
@@ -187,6 +197,7 @@ def _segment(arguments: Arguments) -> None:
     from vesu.run.model import SurfaceModel
     from vesu.segmentation import segment
 
+    _check_outputs(arguments.volume, arguments.out, arguments.probability)
     model = SurfaceModel.load(arguments.model)
     prediction = model.predict(read_volume(arguments.volume))
     result = segment(prediction.probability, model.segment_config)
@@ -198,6 +209,19 @@ def _segment(arguments: Arguments) -> None:
         f"{arguments.out}: {result.diagnostics.ink_ratio_global:.4f} of the voxels are surface "
         f"(thresholds {low:.3f} / {high:.3f})"
     )
+
+
+def _check_outputs(source: Path, *targets: Path | None) -> None:
+    """Before any work: targets that can be written, and that are neither the input nor each other."""
+    seen = [source.resolve()]
+    for target in targets:
+        if target is None:
+            continue
+        if target.resolve() in seen or (target.exists() and source.exists() and target.samefile(source)):
+            raise ArgumentError(f"--out, --probability: got {target} twice; accepted: files of their own")
+        if target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
+            raise ArgumentError(f"--out, --probability: got {target}; accepted: a file in a folder that can be written")
+        seen.append(target.resolve())
 
 
 def _check_submission(arguments: Arguments) -> None:

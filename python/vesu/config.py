@@ -22,6 +22,9 @@ L2_FLOOR = (1e-4, 1e-3, 1e-2)
 META_NEURONS_FLOOR = 9
 MAX_ITER_FLOOR = 120
 
+OTHER_VARIABLES = {"VESU_NUM_THREADS", "VESU_SIMD", "VESU_DATA", "VESU_DATA_ROOT", "VESU_BENCH_FULL"}
+"""Variables of vesu that are no configuration keys (docs/configuration.md)."""
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -62,7 +65,7 @@ class FeatureConfig:
         good = bool(self.scales) and all(math.isfinite(s) and s > 0 for s in self.scales)
         _require("features.scales", self.scales, good, "one or more positive numbers of voxels")
         _require("features.max_correlation", self.max_correlation, 0 < self.max_correlation <= 1, "in (0, 1]")
-        _require("features.min_variance", self.min_variance, self.min_variance >= 0, "0 or more")
+        _require("features.min_variance", self.min_variance, 0 <= self.min_variance < math.inf, "0 or more")
         _require("features.top_k", self.top_k, self.top_k is None or self.top_k >= 1, "1 or more, or none")
 
 
@@ -86,7 +89,7 @@ class SearchConfig:
     """How many of the best candidates form the mean probability and its spread (R17)."""
 
     def __post_init__(self) -> None:
-        floor = "never below the client's floor (R50, R52)"
+        floor = "never below the default grid (R50, R52)"
         _require(
             "search.meta_neurons",
             self.meta_neurons,
@@ -96,6 +99,9 @@ class SearchConfig:
         _require(
             "search.max_iter", self.max_iter, self.max_iter >= MAX_ITER_FLOOR, f"{MAX_ITER_FLOOR} or more, {floor}"
         )
+        for name, values in (("search.l1", self.l1), ("search.l2", self.l2)):
+            good = all(math.isfinite(v) and v >= 0 for v in values) and len(set(values)) == len(values)
+            _require(name, values, good, "distinct finite numbers, 0 or more")
         _require("search.l1", self.l1, set(L1_FLOOR) <= set(self.l1), f"at least the values {L1_FLOOR}, {floor}")
         _require("search.l2", self.l2, set(L2_FLOOR) <= set(self.l2), f"at least the values {L2_FLOOR}, {floor}")
         rate = self.learning_rate
@@ -149,9 +155,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require("seed", self.seed, 0 <= self.seed < 2**63, "0 to 2**63 - 1")
-        _require("n_threads", self.n_threads, self.n_threads is None or self.n_threads >= 1, "1 or more, or none")
-        _require("cache_gib", self.cache_gib, self.cache_gib >= 0, "0 or more GiB")
-        _require("max_feature_gib", self.max_feature_gib, self.max_feature_gib > 0, "a positive number of GiB")
+        _require(
+            "n_threads", self.n_threads, self.n_threads is None or 1 <= self.n_threads <= 1024, "1 to 1024, or none"
+        )
+        _require("cache_gib", self.cache_gib, 0 <= self.cache_gib < 2**30, "0 or more GiB")
+        _require("max_feature_gib", self.max_feature_gib, 0 < self.max_feature_gib < 2**30, "a positive number of GiB")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict of every value, nested by section."""
@@ -209,21 +217,21 @@ def _require(name: str, got: object, good: bool, accepted: str) -> None:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise FileError(error.errno, error.strerror, str(path)) from error
     except UnicodeDecodeError as error:
         raise ArgumentError(f"{path}: got bytes that are not UTF-8; accepted: a TOML file") from error
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ArgumentError(f"{path}: got {error}; accepted: a TOML file") from error
 
 
 def _toml_value(raw: str) -> Any:
     try:
         return tomllib.loads(f"value = {raw.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return raw.strip()
 
 
@@ -233,10 +241,15 @@ def _sections() -> dict[str, Any]:
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for field_ in dataclasses.fields(RunConfig):
-        name = f"VESU_{field_.name.upper()}"
-        if field_.name not in _sections() and field_.name != "n_threads" and name in environment:
-            values[field_.name] = _toml_value(environment[name])
+    top = {f"VESU_{f.name.upper()}": f.name for f in dataclasses.fields(RunConfig) if f.name not in _sections()}
+    prefixes = tuple(f"VESU_{section.upper()}_" for section in _sections())
+    for name in sorted(environment):
+        if name in top:
+            values[top[name]] = _toml_value(environment[name])
+        elif name.startswith("VESU_") and name not in OTHER_VARIABLES and not name.startswith(prefixes):
+            raise ArgumentError(
+                f"environment: got {name}; accepted: one of {', '.join(sorted({*top, *OTHER_VARIABLES}))}"
+            )
     for section, kind in _sections().items():
         prefix = f"VESU_{section.upper()}_"
         known = {f"{prefix}{field_.name.upper()}": field_.name for field_ in dataclasses.fields(kind)}

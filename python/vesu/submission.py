@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from vesu.data.discover import VOLUME_ID
 from vesu.data.storage import atomic_write
 from vesu.data.volumes import (
     DEFAULT_MAX_BYTES,
@@ -30,8 +31,7 @@ __all__ = ["MemberReport", "SubmissionReport", "check_submission", "write_submis
 
 Shape = tuple[int, int, int]
 
-_VOLUME_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_MEMBER = re.compile(rf"({_VOLUME_ID.pattern})\.tif")
+_MEMBER = re.compile(rf"({VOLUME_ID.pattern})\.tif")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: the same bytes whenever it is written
 _ZIP_LEVEL = 6
 _DEFLATE_MOST = 1032  # no Deflate stream expands further
@@ -235,7 +235,7 @@ def _checked_expected(expected: Mapping[str, Shape]) -> dict[str, Shape]:
         raise ArgumentError("expected: got no volume; accepted: at least one test volume and its shape")
     shapes = {}
     for volume_id, shape in expected.items():
-        if not isinstance(volume_id, str) or not _VOLUME_ID.fullmatch(volume_id):
+        if not isinstance(volume_id, str) or not VOLUME_ID.fullmatch(volume_id):
             raise ArgumentError(f"expected: got the id {volume_id!r}; accepted: letters, digits, '_', '-', '.'")
         axes = tuple(shape)
         if len(axes) != 3 or not all(isinstance(axis, int | np.integer) and axis > 0 for axis in axes):

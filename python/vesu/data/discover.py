@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,6 +17,8 @@ from vesu.errors import DataError, FileError, VesuError
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES = "train_images", "train_labels", "test_images"
 ROOT_VARIABLE = "VESU_DATA_ROOT"
 KAGGLE_ROOT = Path("/kaggle/input")
+#: What a volume may be called in a submission.
+VOLUME_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 _SUFFIXES = (".tif", ".tiff")
 # A mounted input may hold millions of files beside ours; the layout lies a few folders down at most.

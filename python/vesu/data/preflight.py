@@ -6,6 +6,8 @@ code                 severity   meaning
 EMPTY_DATASET        blocking   neither a train pair nor a test volume
 NO_TRAIN_PAIRS       warning    no train pair (blocking with ``need_train``)
 NO_TEST_VOLUMES      warning    no test volume (blocking with ``need_tests``)
+TOO_FEW_PAIRS        blocking   with ``need_train``: one pair, and none left to validate on
+BAD_ID               blocking   a test id that could not be the name of a zip's member
 ORPHAN_IMAGE         blocking   a train image without a label
 ORPHAN_LABEL         blocking   a label without a train image
 UNREADABLE           blocking   header or pixels cannot be decoded, a doubled id, no regular file
@@ -35,7 +37,7 @@ from typing import TypeVar
 
 from vesu import _core
 from vesu.data.content import ContentCheck
-from vesu.data.discover import CsvMismatch, Inventory, Pair, TestVolume
+from vesu.data.discover import VOLUME_ID, CsvMismatch, Inventory, Pair, TestVolume
 from vesu.data.findings import Finding, PreflightReport, Severity
 from vesu.data.machine import available_memory_bytes, free_disk_bytes, gpu_problem
 from vesu.errors import ArgumentError
@@ -170,6 +172,12 @@ def _layout_findings(inventory: Inventory, need_train: bool, need_tests: bool) -
         yield Finding("NO_TRAIN_PAIRS", "blocking" if need_train else "warning", inventory.root, "no train pair")
     elif not inventory.tests:
         yield Finding("NO_TEST_VOLUMES", "blocking" if need_tests else "warning", inventory.root, "no test volume")
+    if need_train and len(inventory.pairs) == 1:
+        yield Finding("TOO_FEW_PAIRS", "blocking", inventory.pairs[0].image, "one pair: another is needed to validate")
+    for test in inventory.tests:
+        if not VOLUME_ID.fullmatch(test.volume_id):
+            accepted = "letters, digits, '_', '-', '.', beginning with a letter, a digit or '_'"
+            yield Finding("BAD_ID", "blocking", test.image, f"got the id {test.volume_id!r}; accepted: {accepted}")
     for path in inventory.orphan_images:
         yield Finding("ORPHAN_IMAGE", "blocking", path, "a train image without a label")
     for path in inventory.orphan_labels:

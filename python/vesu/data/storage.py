@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -50,6 +51,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     (False, b'whole')
     """
     final = Path(path)
+    if not final.name:
+        raise FileError(errno.EISDIR, "Is a directory", str(path))
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
     try:
         with _opened(temporary) as file:
@@ -126,7 +129,8 @@ def write_json_atomic(path: str | os.PathLike[str], obj: Any) -> None:
     """
     try:
         text = json.dumps(obj, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False)
-        data = f"{text}\n".encode()
+        # A name that is no UTF-8 holds lone surrogates: they stay as JSON's own escapes.
+        data = f"{text}\n".encode("utf-8", "backslashreplace")
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(f"obj: got {error}; accepted: finite JSON values") from error
     write_bytes_atomic(path, data)

@@ -30,9 +30,16 @@ def machine() -> dict[str, Any]:
 def git_sha() -> str | None:
     """Commit of the checkout that vesu is imported from, or None for an installed wheel."""
     here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    # An installed wheel may lie inside somebody else's repository, whose commit says nothing about vesu.
+    tracked = _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
+    return None if tracked is None else _git(here, "rev-parse", "HEAD")
+
+
+def _git(folder: Path, *words: str) -> str | None:
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

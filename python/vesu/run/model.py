@@ -91,7 +91,7 @@ class SurfaceModel:
         self, values: NDArray[np.float32], *, n_threads: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation from a feature volume (all channels of ``spec``, z, y, x)."""
-        whole = len(self.channels) == values.shape[0]
+        whole = self.channels == tuple(range(values.shape[0]))
         chosen = values if whole else values[list(self.channels)]
         return self.prox.predict_volume(chosen, n_threads=n_threads)
 
@@ -131,7 +131,7 @@ class SurfaceModel:
             meta = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise FileError(error.errno, error.strerror, str(path)) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError(f"{path}: not JSON: {error}") from error
         try:
             if meta["format"] != FORMAT:
@@ -141,7 +141,9 @@ class SurfaceModel:
             config = SegmentConfig(**meta["segment"], rule=rule)
             channels = tuple(int(channel) for channel in meta["channels"])
             names, version = tuple(meta["feature_names"]), meta["features"]["version"]
-        except (KeyError, TypeError, AttributeError) as error:
+        except FormatError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise FormatError(f"{path}: a missing or misplaced entry: {error}") from error
         if (version, names) != (spec.version, spec.names):
             raise FormatError(
@@ -149,4 +151,7 @@ class SurfaceModel:
             )
         if not channels or not all(0 <= channel < len(names) for channel in channels):
             raise FormatError(f"{path}: channels {channels}; accepted: indices below {len(names)}")
-        return cls(ProxFitModel.load(path.with_name("model.npz")), spec, channels, config)
+        prox = ProxFitModel.load(path.with_name("model.npz"))
+        if tuple(prox.feature_names) != tuple(names[channel] for channel in channels):
+            raise FormatError(f"{path}: channels {channels} are not the features of model.npz, {prox.feature_names}")
+        return cls(prox, spec, channels, config)

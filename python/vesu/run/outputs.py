@@ -1,5 +1,6 @@
 """The files of the run folder that the report reads: diagnostics, views, and the summary's parts."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from vesu.run.model import VolumePrediction
 from vesu.segmentation import Segmentation
 from vesu.submission import SubmissionReport
 
-__all__ = ["diagnostics_entry", "finite", "submission_entry", "write_views"]
+__all__ = ["diagnostics_entry", "finite", "printable", "submission_entry", "write_views"]
 
 
 def diagnostics_entry(volume_id: str, result: Segmentation) -> dict[str, Any]:
@@ -42,6 +43,11 @@ def write_views(path: Path, image: Any, prediction: VolumePrediction, result: Se
         views[f"{name}_uncertainty"] = prediction.uncertainty.take(index, axis)
     with atomic_write(path) as file:
         np.savez_compressed(file, **views)
+
+
+def printable(path: Path) -> str:
+    """The path as valid text, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _as_uint8(image: Any) -> Any:

@@ -1,15 +1,13 @@
 """One run: discovery, preflight, load, features, search, segmentation, submission, and the evidence beside."""
 
 import dataclasses
-import importlib.util
-import shutil
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from vesu import _core
 from vesu.config import RunConfig
@@ -18,15 +16,16 @@ from vesu.data.discover import Inventory, Pair, TestVolume, discover
 from vesu.data.preflight import preflight
 from vesu.data.storage import write_json_atomic
 from vesu.data.volumes import read_volume, write_volume
-from vesu.errors import FileError, VesuError
+from vesu.errors import ArgumentError, EvidenceError, VesuError
 from vesu.features import FeatureSpec
 from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord
 from vesu.ledger import verify
 from vesu.run import evidence, stages
 from vesu.run.clock import Clock
 from vesu.run.events import EventLog
+from vesu.run.folder import claimed
 from vesu.run.model import SurfaceModel
-from vesu.run.outputs import diagnostics_entry, finite, submission_entry, write_views
+from vesu.run.outputs import diagnostics_entry, finite, printable, submission_entry, write_views
 from vesu.run.plan import Split, phase_weights, split_pairs
 from vesu.run.progress import PHASES, PhaseProgress, Progress
 from vesu.segmentation import SegmentConfig, segment
@@ -35,12 +34,7 @@ from vesu.submission import SubmissionReport, write_submission
 __all__ = ["RunResult", "execute"]
 
 P = TypeVar("P", bound=PhaseProgress)
-
-# What a run leaves in its folder; a repeated run replaces exactly these and touches nothing else.
-OUTPUTS = (
-    "config.json", "events.jsonl", "inventory.json", "preflight.json", "leaderboard.json", "model.npz", "model.json",
-    "segment", "masks", "submission.zip", "summary.json", "report.html", "failure.json",
-)  # fmt: skip
+DisplayKind: TypeAlias = Literal["auto", "tqdm", "none"]
 
 CALIBRATION_VOLUMES = 8  # held in memory at once; the event CALIBRATION_VOLUMES says how many of how many
 
@@ -53,7 +47,9 @@ class RunResult:
     submission: SubmissionReport
     summary: dict[str, Any]
     report: Path | None
-    """The HTML report; None where matplotlib or Jinja2 is missing (an event says so)."""
+    """The HTML report; None where it could not be made."""
+    report_problem: str | None = None
+    """Why there is no report: matplotlib or Jinja2 is missing, say."""
 
     def _repr_html_(self) -> str:
         validation = self.summary["validation"]
@@ -67,33 +63,25 @@ def execute(
     data: str | Path | None,
     out: Path,
     config: RunConfig,
-    display: Literal["auto", "tqdm", "none"],
+    display: DisplayKind,
     cache: Path | None,
 ) -> RunResult:
     """:func:`vesu.run` after its defaults are filled in."""
-    folder = _clean_folder(out)
-    with EventLog(folder / "events.jsonl", run_id=uuid.uuid4().hex) as log:
+    # What can be refused is refused before an earlier run's outputs are replaced.
+    if display not in get_args(DisplayKind):
+        raise ArgumentError(f"display: got {display!r}; accepted: one of {get_args(DisplayKind)}")
+    spec = FeatureSpec(scales=config.features.scales)
+    start = time.monotonic()
+    inventory = discover(data)
+    discovery_s = time.monotonic() - start
+    with claimed(out) as folder, EventLog(folder / "events.jsonl", run_id=uuid.uuid4().hex) as log:
+        this = _Run(inventory, folder, config, spec, display, cache or folder / "cache", log)
+        this.seconds["discovery"] = discovery_s
         try:
-            return _Run(data, folder, config, display, cache or folder / "cache", log).execute()
+            return this.execute()
         except BaseException as error:
             _record_failure(folder, log, error)
             raise
-
-
-def _clean_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in OUTPUTS:
-            old = folder / name
-            if old.is_dir():
-                shutil.rmtree(old)
-            else:
-                old.unlink(missing_ok=True)
-        for name in ("segment", "masks"):
-            (folder / name).mkdir()
-    except OSError as error:
-        raise FileError(error.errno, error.strerror, str(folder)) from error
-    return folder
 
 
 def _record_failure(folder: Path, log: EventLog, error: BaseException) -> None:
@@ -109,17 +97,18 @@ def _record_failure(folder: Path, log: EventLog, error: BaseException) -> None:
 class _Run:
     """One execution: what every phase needs at hand."""
 
-    data: str | Path | None
+    inventory: Inventory
     folder: Path
     config: RunConfig
-    display: Literal["auto", "tqdm", "none"]
+    spec: FeatureSpec
+    display: DisplayKind
     cache_folder: Path
     log: EventLog
     clock: Clock = field(default_factory=Clock)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def execute(self) -> RunResult:
-        started_ns, started = self.clock.ts_ns(), time.monotonic()
+        started_ns, started = self.clock.ts_ns(), time.monotonic() - self.seconds["discovery"]
         machine = evidence.machine()
         write_json_atomic(self.folder / "config.json", self.config.to_json())
         self.log.emit(
@@ -129,12 +118,7 @@ class _Run:
             config=self.config.to_json(),
             machine=machine,
         )
-        self.can_report = all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2"))
-        if not self.can_report:
-            self.log.emit("REPORT_UNAVAILABLE", message="matplotlib or Jinja2 is missing: pip install vesu[report]")
-        self.spec = FeatureSpec(scales=self.config.features.scales)
-        inventory = discover(self.data)
-        self.seconds["discovery"] = time.monotonic() - started
+        inventory = self.inventory
         self.weights = phase_weights(inventory, self.config, len(self.spec.names))
         with Progress(self.log, self.weights, display=self.display, clock=self.clock) as self.progress:
             self._record_inventory(inventory)
@@ -180,9 +164,11 @@ class _Run:
         self.log.emit("RUN_END", elapsed_s=summary["elapsed_s"], submission_sha256=submission.sha256)
         self.log.sync()
         checked = verify(self.folder / "events.jsonl")
+        if (checked.entries, checked.root) != (self.log.size, self.log.root):
+            raise EvidenceError(f"{self.folder / 'events.jsonl'}: the file is not what this run wrote")
         summary["ledger"] = {"entries": checked.entries, "root": checked.root}
         write_json_atomic(self.folder / "summary.json", summary)
-        return RunResult(self.folder, submission, summary, self._report())
+        return RunResult(self.folder, submission, summary, *self._report())
 
     def _phase(self, name: str, units: float) -> AbstractContextManager[PhaseProgress]:
         return self._timed(name, self.progress.phase(name, units))
@@ -199,10 +185,14 @@ class _Run:
         self.log.sync()
 
     def _record_inventory(self, inventory: Inventory) -> None:
-        with self.progress.phase("discovery", 1) as phase:
+        discovery_s = self.seconds["discovery"]  # measured before there was a folder for a log
+        with self._phase("discovery", 1) as phase:
             write_json_atomic(self.folder / "inventory.json", inventory.to_json())
-            self.log.emit("INVENTORY", root=str(inventory.root), pairs=len(inventory.pairs), tests=len(inventory.tests))
+            self.log.emit(
+                "INVENTORY", root=printable(inventory.root), pairs=len(inventory.pairs), tests=len(inventory.tests)
+            )
             phase.advance(1)
+        self.seconds["discovery"] += discovery_s
 
     def _preflight(self, inventory: Inventory) -> None:
         with self._phase("preflight", 1) as phase:
@@ -221,7 +211,7 @@ class _Run:
                     "PREFLIGHT_FINDING",
                     code=finding.code,
                     severity=finding.severity,
-                    path=None if finding.path is None else str(finding.path),
+                    path=None if finding.path is None else printable(finding.path),
                     message=finding.message,
                 )
             report.raise_if_blocked()
@@ -345,15 +335,18 @@ class _Run:
     def _package(self, inventory: Inventory) -> SubmissionReport:
         expected = inventory.test_shapes
         with self._phase("package", 1) as phase:
-            masks = ((name, read_volume(self.folder / "masks" / f"{name}.tif")) for name in sorted(expected))
-            report = write_submission(self.folder / "submission.zip", masks, expected=expected)
+            threads = self.config.n_threads
+            paths = {name: self.folder / "masks" / f"{name}.tif" for name in sorted(expected)}
+            masks = ((name, read_volume(path, n_threads=threads)) for name, path in paths.items())
+            report = write_submission(self.folder / "submission.zip", masks, expected=expected, n_threads=threads)
             self.log.emit("SUBMISSION_WRITTEN", sha256=report.sha256, members=len(report.members))
             phase.advance(1)
             return report
 
-    def _report(self) -> Path | None:
-        if not self.can_report:
-            return None
-        from vesu.report import write_report
+    def _report(self) -> tuple[Path | None, str | None]:
+        try:
+            from vesu.report import write_report
 
-        return write_report(self.folder)
+            return write_report(self.folder), None
+        except Exception as error:  # noqa: BLE001  # the run is whole and sealed: a picture must not fail it
+            return None, f"{type(error).__name__}: {error}"
