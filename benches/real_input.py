@@ -15,9 +15,9 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from vesu.data.phantom import dress
 
 import vesu
+from vesu.data.phantom import dress
 from vesu.run import stages
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2,))

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from vesu.data.phantom import write_dataset
 
 import vesu
+from vesu.data.phantom import write_dataset
 from vesu.run.pipeline import RunResult
 
 SMALL = ["sampling.voxels_per_volume=1500", "segment.min_voxels=30"]
