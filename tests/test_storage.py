@@ -132,4 +132,4 @@ def test_json_is_sorted_and_finite(tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match="obj: got"):
             write_json_atomic(tmp_path / "a.json", bad)
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == text
-    assert listing(tmp_path) == ["a.json"]
+    assert listing(tmp_path) == ["a.json", "odd.json"]

@@ -162,10 +162,9 @@ def _execute(arguments: Arguments, data: Path | None, display: str) -> None:
     size = f"{search['candidates']} candidates x {search['max_iter']} iterations on {search['samples']} voxels"
     sealed = f"{len(result.submission.members)} masks, sha256 {result.submission.sha256[:16]}..."
     print(f"search      {size} in {search['seconds']:.1f} s")
-    print(
-        f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on "
-        f"{len(validation['volumes'])} volumes kept from training (they chose candidates and threshold); brightest share: F1 {baseline:.3f}"
-    )
+    held_out = f"{len(validation['volumes'])} volumes kept from training (they chose candidates and threshold)"
+    print(f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on {held_out}")
+    print(f"            the brightest voxels, as many: F1 {baseline:.3f}")
     print(f"submission  {result.submission.path} is valid: {sealed}")
     print(f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}...")
     print(f"report      {result.report or f'none: {result.report_problem}'}")
