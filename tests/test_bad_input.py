@@ -99,6 +99,17 @@ FAULTS: dict[str, Callable[[Path], Path]] = {
 }
 
 
+CODES = {
+    "orphan image": "ORPHAN_IMAGE",
+    "orphan label": "ORPHAN_LABEL",
+    "shapes that differ": "SHAPE_MISMATCH",
+    "label value 7": "BAD_LABEL_VALUE",
+    "all-2 labels": "LABEL_ALL_IGNORED",
+    "constant volume": "CONSTANT_VOLUME",
+    "an id no zip can hold": "BAD_ID",
+}
+
+
 @pytest.fixture
 def copy_of(dataset: Path, tmp_path: Path) -> Path:
     shutil.copytree(dataset, tmp_path / "set", ignore=shutil.ignore_patterns("truth"))
@@ -113,6 +124,7 @@ def test_a_fault_of_the_data_stops_the_run_and_is_named(
     checked = main(["preflight", str(copy_of)])
     shown = capsys.readouterr()
     assert victim.name in shown.out + shown.err
+    assert CODES.get(fault, "UNREADABLE") in shown.out
     assert checked == 2
     assert main(["run", str(copy_of), "--out", str(tmp_path / "run"), *SMALL]) == 2
     message = capsys.readouterr().err

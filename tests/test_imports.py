@@ -1,4 +1,4 @@
-"""The house's import contract, and that `import vesu` is quick and needs only numpy."""
+"""The import contract between the stages, and that `import vesu` is quick and needs only numpy."""
 
 import ast
 import subprocess

@@ -1,6 +1,6 @@
 """Thresholds per volume: a rule that turns a volume's own probabilities into thresholds, and its fit.
 
-A rule has one number, `value`, and a mode that says what it means (row R28):
+A rule has one number, `value`, and a mode that says what it means (R28):
 
 - ``"fixed"``: the threshold itself, the same for every volume;
 - ``"quantile"``: the lowest threshold that at most a share ``1 - value`` of the voxels reaches;
@@ -219,7 +219,7 @@ def compare_threshold_rules(
     -----
     One histogram a volume holds all that a scan of thresholds needs; the scan is exact at its 4096 edges. Where
     many neighbouring values share the best score, the middle one is taken. The scores are in-sample: one number is
-    fitted. Rows R28 and R13.
+    fitted. Requirements R28 and R13.
 
     Examples
     --------

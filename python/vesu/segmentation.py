@@ -102,7 +102,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class DensityDiagnostics:
-    """How much of a volume is foreground, where, and how its probabilities are spread (row R30).
+    """How much of a volume is foreground, where, and how its probabilities are spread (R30).
 
     Parameters
     ----------
@@ -227,7 +227,8 @@ def segment(
 
     Notes
     -----
-    Rows R28, R29, R30. A constant volume gives an empty mask under a quantile or ratio rule, and a density warning.
+    Requirements R28, R29, R30. A constant volume gives an empty mask under a quantile or ratio rule, and a density
+    warning.
 
     Examples
     --------

@@ -47,7 +47,7 @@ def connected_components(
 
     Notes
     -----
-    Union-find over runs of foreground. Row R29.
+    Union-find over runs of foreground. Requirement R29.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def component_sizes(mask: Mask, connectivity: int = 26, *, n_threads: int | None
 
     Notes
     -----
-    Row R29.
+    Requirement R29.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def remove_dust(
 
     Notes
     -----
-    Row R29.
+    Requirement R29.
 
     Examples
     --------
@@ -176,7 +176,7 @@ def hysteresis(
     Notes
     -----
     `skimage.filters.apply_hysteresis_threshold` does the same with ``>`` in place of ``>=``. With ``>=``,
-    a threshold that is a quantile of the volume keeps the voxels that lie on it. Row R29.
+    a threshold that is a quantile of the volume keeps the voxels that lie on it. Requirement R29.
 
     Examples
     --------
@@ -236,7 +236,7 @@ def smooth_z(volume: NDArray[np.float32], radius: int, *, n_threads: int | None 
     Notes
     -----
     `scipy.ndimage.uniform_filter1d(volume, 2 * radius + 1, axis=0, mode="nearest")`, with float32 sums in
-    the order of z. Row R29.
+    the order of z. Requirement R29.
 
     Examples
     --------
