@@ -10,7 +10,7 @@ from argparse import ArgumentParser as Parser
 from argparse import Namespace as Arguments
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from vesu import __version__
 from vesu.errors import ArgumentError, VesuError
@@ -149,13 +149,13 @@ def _run(arguments: Arguments) -> None:
     _execute(arguments, arguments.data, "none" if arguments.quiet else "auto")
 
 
-def _execute(arguments: Arguments, data: Path | None, display: str) -> None:
+def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "none"]) -> None:
     import vesu
     from vesu.config import load_config
 
     config = load_config(arguments.config, overrides=arguments.set)
     cache = getattr(arguments, "cache", None)
-    result = vesu.run(data, arguments.out, config=config, display=display, cache=cache)  # type: ignore[arg-type]
+    result = vesu.run(data, arguments.out, config=config, display=display, cache=cache)
     summary = result.summary
     validation, search, ledger = summary["validation"], summary["search"], summary["ledger"]
     baseline = validation["baselines"]["intensity_quantile"]["f1"]
