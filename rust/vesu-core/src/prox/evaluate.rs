@@ -4,7 +4,7 @@ use std::f64::consts::{LN_2, LOG2_E};
 
 use super::design::Design;
 use super::kernel::{Lanes, Scratch};
-use super::pass::{check_memory, fold, for_tasks};
+use super::pass::{Part, check_memory, fold, for_tasks};
 use super::simd::Isa;
 use crate::{Cancel, Error, Result};
 
@@ -33,7 +33,7 @@ pub fn evaluate(design: &Design, params: &[f64], thresholds: &[f32], isa: Isa, c
     let per_candidate = (width + 2 * bins).checked_add(super::kernel::block_len(width));
     check_memory("the evaluation's working memory", per_candidate.and_then(|c| c.checked_mul(8 * lanes.padded())))?;
     let weights = lanes.pack(params, width, LOG2_E);
-    let partial = for_tasks(design.n_samples(), width, |task| {
+    let partial = for_tasks(design.n_samples(), width, Part::ALL, |task| {
         let mut scratch = Scratch::new(&lanes, width);
         let mut loss = vec![0.0; lanes.padded()];
         let mut histogram = vec![0u64; n * 2 * bins];

@@ -1,12 +1,12 @@
 //! The solver: ISTA on every candidate of a grid at once, one fused pass over the samples an iteration.
 
-use std::f64::consts::{LN_2, LOG2_E};
+use std::f64::consts::LN_2;
 
 use super::bootstrap::{Bootstrap, initial_coefficients};
 use super::design::Design;
 use super::grid::Grid;
-use super::kernel::{Lanes, Scratch};
-use super::pass::{check_memory, fold, for_tasks};
+use super::objective::Objective;
+use super::pass::Part;
 use super::simd::Isa;
 use crate::{Cancel, Error, Result};
 
@@ -71,8 +71,7 @@ pub struct State {
 pub struct Solver {
     grid: Grid,
     settings: Settings,
-    lanes: Lanes,
-    bootstrap: Option<Bootstrap>,
+    objective: Objective,
     width: usize,
     state: State,
 }
@@ -81,18 +80,16 @@ impl Solver {
     pub fn new(grid: Grid, settings: Settings, n_coefficients: usize, isa: Isa) -> Result<Self> {
         settings.check()?;
         let n = grid.len();
-        let lanes = Lanes::new(isa, n, grid.per_neuron());
         let width = n_coefficients + 1;
-        let rows = (width + 2).checked_add(super::kernel::block_len(width));
-        check_memory("the search's working memory", rows.and_then(|rows| rows.checked_mul(lanes.padded() * 8)))?;
+        let bootstrap = settings.bootstrap.then(|| Bootstrap::new(settings.seed, grid.n_neurons()));
+        let objective = Objective::new(isa, n, grid.per_neuron(), width, bootstrap, settings.class_weight)?;
         let mut params = vec![0.0; n * width];
         for (candidate, row) in params.chunks_exact_mut(width).enumerate() {
             let coefficients = &mut row[..n_coefficients];
             initial_coefficients(settings.seed, grid.neuron(candidate), settings.init_scale, coefficients);
         }
-        let bootstrap = settings.bootstrap.then(|| Bootstrap::new(settings.seed, grid.n_neurons()));
         let state = State { params, iteration: 0, diverged: vec![false; n], start_loss: vec![f64::NAN; n] };
-        Ok(Self { grid, settings, lanes, bootstrap, width, state })
+        Ok(Self { grid, settings, objective, width, state })
     }
 
     pub fn state(&self) -> &State {
@@ -134,55 +131,16 @@ impl Solver {
     }
 
     pub fn isa(&self) -> Isa {
-        self.lanes.isa()
+        self.objective.isa()
     }
 
     /// One iteration of every candidate. After an error, a cancel included, the state is as before the call.
     pub fn step(&mut self, design: &Design, cancel: &Cancel) -> Result<IterationStats> {
-        if design.n_coefficients() + 1 != self.width || design.labels().is_none() {
-            let got = format!("{} coefficients", design.n_coefficients());
-            return Err(Error::argument("x", got, format!("labelled samples of {} coefficients", self.width - 1)));
-        }
-        let sums = self.accumulate(design, cancel)?;
-        Ok(self.update(&sums, design.n_samples() as f64))
+        let means = self.objective.evaluate(design, &self.state.params, Part::ALL, cancel)?;
+        Ok(self.update(&means))
     }
 
-    /// Group-major sums over all samples: the gradient's rows, then the base-2 loss.
-    fn accumulate(&self, design: &Design, cancel: &Cancel) -> Result<Vec<f64>> {
-        let weights = self.lanes.pack(&self.state.params, self.width, LOG2_E);
-        let partial = for_tasks(design.n_samples(), self.width, |task| {
-            let mut scratch = Scratch::new(&self.lanes, self.width);
-            let mut sums = vec![0.0; self.lanes.padded() * (self.width + 1)];
-            for block in task.blocks(cancel) {
-                let (first, n) = block?;
-                design.fill_rows(first, n, &mut scratch.rows);
-                self.fill_sample_weights(design, first, n, &mut scratch);
-                self.lanes.run::<true>(&weights, &mut scratch, &mut sums);
-            }
-            Ok(sums)
-        })?;
-        Ok(fold(partial))
-    }
-
-    fn fill_sample_weights(&self, design: &Design, first: usize, n: usize, scratch: &mut Scratch) {
-        let stride = self.lanes.weight_stride();
-        let (filled, padding) = scratch.sample_weights.split_at_mut(n * stride);
-        padding.fill(0.0);
-        match &self.bootstrap {
-            Some(bootstrap) => bootstrap.fill(first, n, filled, stride, &mut scratch.draws),
-            None => filled.fill(1.0),
-        }
-        let [negative, positive] = self.settings.class_weight.map(|weight| weight as f32);
-        if (negative, positive) == (1.0, 1.0) {
-            return;
-        }
-        for (i, row) in filled.chunks_exact_mut(stride).enumerate() {
-            let factor = if design.sign(first + i) < 0.0 { positive } else { negative };
-            row.iter_mut().for_each(|weight| *weight *= factor);
-        }
-    }
-
-    fn update(&mut self, sums: &[f64], n_samples: f64) -> IterationStats {
+    fn update(&mut self, means: &[f64]) -> IterationStats {
         let n = self.grid.len();
         let mut stats = IterationStats {
             loss: Vec::with_capacity(n),
@@ -191,18 +149,17 @@ impl Solver {
         };
         let mut next = vec![0.0; self.width];
         for candidate in 0..n {
-            let (at, step) = self.lanes.position(candidate, self.width + 1);
-            let mean = |row: usize| sums[at + row * step] / n_samples;
+            let mean = &means[candidate * (self.width + 1)..][..self.width + 1];
             let penalty = self.grid.penalty(candidate);
             let params = &mut self.state.params[candidate * self.width..][..self.width];
             let (coef, intercept) = params.split_at(self.width - 1);
 
-            let loss = LN_2 * mean(self.width) + penalty.value(coef);
+            let loss = mean[self.width] + penalty.value(coef);
             let rate = self.settings.learning_rate;
             for (k, &t) in coef.iter().enumerate() {
-                next[k] = penalty.step(t, mean(k), rate);
+                next[k] = penalty.step(t, mean[k], rate);
             }
-            next[self.width - 1] = intercept[0] - rate * mean(self.width - 1);
+            next[self.width - 1] = intercept[0] - rate * mean[self.width - 1];
             let squares = params.iter().zip(&next).map(|(t, u)| ((t - u) / rate) * ((t - u) / rate)).sum::<f64>();
 
             stats.loss.push(loss);

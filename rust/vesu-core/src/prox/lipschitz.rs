@@ -3,7 +3,7 @@
 use super::bootstrap::initial_coefficients;
 use super::design::Design;
 use super::kernel::block_len;
-use super::pass::{fold, for_tasks};
+use super::pass::{Part, fold, for_tasks};
 use crate::{Cancel, Result};
 
 const POWER_ITERATIONS: usize = 1000;
@@ -16,7 +16,7 @@ const TOLERANCE: f64 = 1e-10;
 pub fn lipschitz(design: &Design, class_weight: [f64; 2], cancel: &Cancel) -> Result<f64> {
     let width = design.n_coefficients() + 1;
     let block = block_len(width);
-    let partial = for_tasks(design.n_samples(), width, |task| {
+    let partial = for_tasks(design.n_samples(), width, Part::ALL, |task| {
         let mut rows = vec![0.0; block * width];
         let mut moment = vec![0.0; width * width];
         for range in task.blocks(cancel) {

@@ -14,6 +14,7 @@ mod fit;
 mod grid;
 mod kernel;
 mod lipschitz;
+mod objective;
 mod pass;
 mod penalty;
 pub mod predict;

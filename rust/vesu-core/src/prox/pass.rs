@@ -1,10 +1,11 @@
 //! Fixed cuts of the samples: blocks for the cache, tasks of many blocks for the threads. The cuts depend on the number
-//! of samples and the row width alone, and results are folded in task order, so threads change nothing.
+//! of samples, the row width and the part alone, and results are folded in task order, so threads change nothing.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::bootstrap::mix;
 use super::kernel::block_len;
 use crate::{Cancel, Error, Result};
 
@@ -16,20 +17,49 @@ pub(super) const MAX_TASKS: usize = 128;
 /// Upper bound of the search's own working memory; the samples themselves are borrowed.
 pub(super) const WORKING_LIMIT: u64 = 8 << 30;
 
-/// The blocks of one task, as sample ranges.
+/// Which blocks of the samples a pass visits: one out of every `one_in` consecutive ones, chosen by a hash of its window
+/// so that no period of the data is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub one_in: usize,
+}
+
+impl Part {
+    pub const ALL: Self = Self { one_in: 1 };
+
+    fn first_sample(self, window: usize, block: usize) -> usize {
+        (window * self.one_in + (mix(window as u64) % self.one_in as u64) as usize) * block
+    }
+
+    fn windows(self, n_samples: usize, block: usize) -> usize {
+        n_samples.div_ceil(block).div_ceil(self.one_in)
+    }
+
+    /// Samples that a pass over this part visits.
+    pub fn n_samples(self, n_samples: usize, width: usize) -> usize {
+        let block = block_len(width);
+        let length = |first: usize| block.min(n_samples.saturating_sub(first));
+        (0..self.windows(n_samples, block)).map(|window| length(self.first_sample(window, block))).sum()
+    }
+}
+
+/// The blocks of one task.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
-    pub samples: Range<usize>,
+    windows: Range<usize>,
+    part: Part,
     block: usize,
+    n_samples: usize,
 }
 
 impl Task {
     /// (first sample, length) of each block, looking at the cancel token before each.
     pub fn blocks<'a>(&self, cancel: &'a Cancel) -> impl Iterator<Item = Result<(usize, usize)>> + use<'a> {
-        let (end, block) = (self.samples.end, self.block);
-        self.samples.clone().step_by(block).map(move |first| {
+        let Self { part, block, n_samples, .. } = *self;
+        let firsts = self.windows.clone().map(move |window| part.first_sample(window, block));
+        firsts.filter(move |&first| first < n_samples).map(move |first| {
             cancel.check()?;
-            Ok((first, block.min(end - first)))
+            Ok((first, block.min(n_samples - first)))
         })
     }
 }
@@ -38,13 +68,15 @@ impl Task {
 pub(super) fn for_tasks<T: Send>(
     n_samples: usize,
     width: usize,
+    part: Part,
     work: impl Fn(&Task) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     let block = block_len(width);
-    let step = n_samples.div_ceil(block).div_ceil(MAX_TASKS).max(MIN_BLOCKS) * block;
-    let tasks: Vec<Task> = (0..n_samples)
+    let windows = part.windows(n_samples, block);
+    let step = windows.div_ceil(MAX_TASKS).max(MIN_BLOCKS);
+    let tasks: Vec<Task> = (0..windows)
         .step_by(step)
-        .map(|first| Task { samples: first..n_samples.min(first.saturating_add(step)), block })
+        .map(|first| Task { windows: first..windows.min(first.saturating_add(step)), part, block, n_samples })
         .collect();
     tasks.par_iter().map(&work).collect()
 }
@@ -66,4 +98,33 @@ pub(super) fn fold(partial: Vec<Vec<f64>>) -> Vec<f64> {
         total.iter_mut().zip(&sums).for_each(|(t, s)| *t += s);
     }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_blocks_cover_every_sample_once() {
+        for n_samples in [1, 119, 120, 121, 64 * 120, 100_003] {
+            let tasks = for_tasks(n_samples, 19, Part::ALL, |task| task.blocks(&Cancel::new()).collect()).unwrap();
+            let blocks: Vec<(usize, usize)> = tasks.into_iter().flat_map(|blocks: Vec<_>| blocks).collect();
+            assert_eq!(blocks.iter().map(|(_, n)| n).sum::<usize>(), n_samples);
+            assert!(blocks.windows(2).all(|pair| pair[0].0 + pair[0].1 == pair[1].0));
+        }
+    }
+
+    #[test]
+    fn a_part_visits_one_block_of_each_window() {
+        for n_samples in [1, 5_000, 100_003] {
+            for one_in in [2, 7, 16] {
+                let part = Part { one_in };
+                let tasks = for_tasks(n_samples, 19, part, |task| task.blocks(&Cancel::new()).collect()).unwrap();
+                let blocks: Vec<(usize, usize)> = tasks.into_iter().flat_map(|blocks: Vec<_>| blocks).collect();
+                assert_eq!(blocks.iter().map(|(_, n)| n).sum::<usize>(), part.n_samples(n_samples, 19));
+                let windows: Vec<usize> = blocks.iter().map(|(first, _)| first / block_len(19) / one_in).collect();
+                assert!(windows.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+            }
+        }
+    }
 }

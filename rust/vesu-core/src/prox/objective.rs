@@ -1,0 +1,101 @@
+//! Loss and gradient of every candidate, in one fused pass over the samples.
+
+use std::f64::consts::{LN_2, LOG2_E};
+
+use super::bootstrap::Bootstrap;
+use super::design::Design;
+use super::kernel::{Lanes, Scratch, block_len};
+use super::pass::{Part, check_memory, fold, for_tasks};
+use super::simd::Isa;
+use crate::{Cancel, Error, Result};
+
+/// The smooth part of the candidates' objectives: mean over samples of v_i c_i ln(1 + e^(s_i z_i)).
+#[derive(Clone, Debug)]
+pub(super) struct Objective {
+    lanes: Lanes,
+    bootstrap: Option<Bootstrap>,
+    class_weight: [f64; 2],
+    width: usize,
+    n_candidates: usize,
+}
+
+impl Objective {
+    /// `per_neuron` candidates of each neuron, neuron-major; `width` is the number of coefficients with the intercept.
+    pub fn new(
+        isa: Isa,
+        n_candidates: usize,
+        per_neuron: usize,
+        width: usize,
+        bootstrap: Option<Bootstrap>,
+        class_weight: [f64; 2],
+    ) -> Result<Self> {
+        let lanes = Lanes::new(isa, n_candidates, per_neuron);
+        let rows = (width + 2).checked_add(block_len(width));
+        check_memory("the search's working memory", rows.and_then(|rows| rows.checked_mul(lanes.padded() * 8)))?;
+        Ok(Self { lanes, bootstrap, class_weight, width, n_candidates })
+    }
+
+    pub fn isa(&self) -> Isa {
+        self.lanes.isa()
+    }
+
+    pub fn set_class_weight(&mut self, class_weight: [f64; 2]) {
+        self.class_weight = class_weight;
+    }
+
+    /// (n_candidates, width + 1): means over the part's samples of the gradient, the intercept's last, then of the loss.
+    /// `params` is (n_candidates, width).
+    pub fn evaluate(&self, design: &Design, params: &[f64], part: Part, cancel: &Cancel) -> Result<Vec<f64>> {
+        if design.n_coefficients() + 1 != self.width || design.labels().is_none() {
+            let got = format!("{} coefficients", design.n_coefficients());
+            return Err(Error::argument("x", got, format!("labelled samples of {} coefficients", self.width - 1)));
+        }
+        let sums = self.accumulate(design, params, part, cancel)?;
+        let n_samples = part.n_samples(design.n_samples(), self.width) as f64;
+        let n_rows = self.width + 1;
+        let mut means = vec![0.0; self.n_candidates * n_rows];
+        for (candidate, row) in means.chunks_exact_mut(n_rows).enumerate() {
+            let (at, step) = self.lanes.position(candidate, n_rows);
+            for (k, mean) in row.iter_mut().enumerate() {
+                *mean = sums[at + k * step] / n_samples;
+            }
+            row[self.width] *= LN_2;
+        }
+        Ok(means)
+    }
+
+    /// Group-major sums over the part: the gradient's rows, then the base-2 loss.
+    fn accumulate(&self, design: &Design, params: &[f64], part: Part, cancel: &Cancel) -> Result<Vec<f64>> {
+        let weights = self.lanes.pack(params, self.width, LOG2_E);
+        let partial = for_tasks(design.n_samples(), self.width, part, |task| {
+            let mut scratch = Scratch::new(&self.lanes, self.width);
+            let mut sums = vec![0.0; self.lanes.padded() * (self.width + 1)];
+            for block in task.blocks(cancel) {
+                let (first, n) = block?;
+                design.fill_rows(first, n, &mut scratch.rows);
+                self.fill_sample_weights(design, first, n, &mut scratch);
+                self.lanes.run::<true>(&weights, &mut scratch, &mut sums);
+            }
+            Ok(sums)
+        })?;
+        Ok(fold(partial))
+    }
+
+    fn fill_sample_weights(&self, design: &Design, first: usize, n: usize, scratch: &mut Scratch) {
+        let stride = self.lanes.weight_stride();
+        let (filled, padding) = scratch.sample_weights.split_at_mut(n * stride);
+        padding.fill(0.0);
+        match &self.bootstrap {
+            Some(bootstrap) => bootstrap.fill(first, n, filled, stride, &mut scratch.draws),
+            None => filled.fill(1.0),
+        }
+        let [negative, positive] = self.class_weight.map(|weight| weight as f32);
+        if (negative, positive) == (1.0, 1.0) {
+            return;
+        }
+        for (i, row) in filled.chunks_exact_mut(stride).enumerate() {
+            let factor = if design.sign(first + i) < 0.0 { positive } else { negative };
+            row.iter_mut().for_each(|weight| *weight *= factor);
+        }
+    }
+}
