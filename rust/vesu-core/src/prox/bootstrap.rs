@@ -9,17 +9,20 @@ const INITIALISATION: u64 = 0x494E_4954;
 /// P(Poisson(1) > k) for k up to 12 stands above 2^-32; the tail beyond is below the resolution of a draw.
 const TAILS: usize = 13;
 
-/// Tails compared with every draw: one draw in 270 goes beyond, a branch that is nearly never taken.
+/// Tails compared with every draw; one draw in 270 goes beyond them, and its chunk is counted again with all.
 const COMMON_TAILS: usize = 5;
 
-#[inline]
+/// Samples drawn together.
+pub(super) const CHUNK: usize = 16;
+
+#[inline(always)]
 pub(super) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
 }
 
-#[inline]
+#[inline(always)]
 fn at(key: u64, counter: u64) -> u64 {
     mix(key.wrapping_add(counter.wrapping_add(1).wrapping_mul(GAMMA)))
 }
@@ -41,34 +44,55 @@ impl Bootstrap {
         Self { keys, n_neurons, tails: poisson_tails() }
     }
 
-    /// Fill `weights[sample][neuron]` (rows of `stride`) for `n` samples from `first`; `draws` is scratch.
-    pub fn fill(&self, first: usize, n: usize, weights: &mut [f32], stride: usize, draws: &mut Vec<u64>) {
-        draws.resize(n, 0);
-        for (pair, &key) in self.keys.iter().enumerate() {
+    /// Weights of one neuron for `n` samples from `first`.
+    pub fn neuron_weights(&self, neuron: usize, first: usize, n: usize) -> Vec<f32> {
+        let n_chunks = n.div_ceil(CHUNK);
+        let (mut draws, mut weights) = (vec![[0; CHUNK]; n_chunks], vec![[0.0; CHUNK]; n_chunks]);
+        self.draw(neuron / 2, first, &mut draws);
+        self.weights(&draws, neuron % 2, &mut weights);
+        weights.concat()[..n].to_vec()
+    }
+
+    pub fn n_neurons(&self) -> usize {
+        self.n_neurons
+    }
+
+    /// 64 random bits a sample from `first`, for neurons 2 pair and 2 pair + 1.
+    #[inline(always)]
+    pub fn draw(&self, pair: usize, first: usize, draws: &mut [[u64; CHUNK]]) {
+        let key = self.keys[pair];
+        for (chunk, draws) in draws.iter_mut().enumerate() {
             for (i, draw) in draws.iter_mut().enumerate() {
-                *draw = at(key, (first + i) as u64);
-            }
-            let both = 2 * pair + 1 < self.n_neurons;
-            for (row, &draw) in weights.chunks_exact_mut(stride).zip(draws.iter()) {
-                row[2 * pair] = self.poisson(draw as u32);
-                if both {
-                    row[2 * pair + 1] = self.poisson((draw >> 32) as u32);
-                }
+                *draw = at(key, (first + chunk * CHUNK + i) as u64);
             }
         }
     }
 
+    /// Weights of the pair's first (`half` = 0) or second neuron from its draws.
     #[inline(always)]
-    fn poisson(&self, draw: u32) -> f32 {
-        let mut weight = 0;
-        for tail in &self.tails[..COMMON_TAILS] {
-            weight += u32::from(draw < *tail);
+    pub fn weights(&self, draws: &[[u64; CHUNK]], half: usize, weights: &mut [[f32; CHUNK]]) {
+        let common: [i32; COMMON_TAILS] = std::array::from_fn(|k| ordered(self.tails[k]));
+        for (draws, weights) in draws.iter().zip(weights) {
+            let draws = draws.map(|draw| ordered((draw >> (32 * half)) as u32));
+            let mut largest = 0;
+            for (weight, draw) in weights.iter_mut().zip(draws) {
+                let count = common.iter().map(|&tail| i32::from(draw < tail)).sum::<i32>();
+                largest = largest.max(count);
+                *weight = count as f32;
+            }
+            if largest == COMMON_TAILS as i32 {
+                for (weight, draw) in weights.iter_mut().zip(draws) {
+                    *weight = self.tails.iter().filter(|&&tail| draw < ordered(tail)).count() as f32;
+                }
+            }
         }
-        if weight == COMMON_TAILS as u32 {
-            weight += self.tails[COMMON_TAILS..].iter().filter(|&&tail| draw < tail).count() as u32;
-        }
-        weight as f32
     }
+}
+
+/// Signed integers in the order of the unsigned ones: what vectors can compare.
+#[inline(always)]
+fn ordered(bits: u32) -> i32 {
+    (bits ^ 0x8000_0000) as i32
 }
 
 fn poisson_tails() -> [u32; TAILS] {
@@ -96,7 +120,11 @@ mod tests {
 
     fn draw(bootstrap: &Bootstrap, first: usize, n: usize, neurons: usize) -> Vec<f32> {
         let mut weights = vec![0.0; n * neurons];
-        bootstrap.fill(first, n, &mut weights, neurons, &mut Vec::new());
+        for neuron in 0..neurons {
+            for (i, weight) in bootstrap.neuron_weights(neuron, first, n).into_iter().enumerate() {
+                weights[i * neurons + neuron] = weight;
+            }
+        }
         weights
     }
 

@@ -2,18 +2,56 @@
 
 use rayon::prelude::*;
 
+use super::simd::{MAX_LANES, Simd};
 use crate::{Cancel, Error, Result};
 
 /// Samples scanned or summed between two looks at the cancel token.
 const CHUNK: usize = 1 << 14;
+
+/// Scales whose inverse is a normal float32.
+const SCALES: std::ops::RangeInclusive<f64> = 1e-37..=1e37;
 
 /// Mean and standard deviation of each feature; x' = (x - mean) / scale and g' = g / scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Standardisation {
     mean: Vec<f64>,
     scale: Vec<f64>,
-    /// 1 / scale: a product is cheaper than a quotient and every row takes one a feature.
-    inverse: Vec<f64>,
+    lanes: Lanes,
+}
+
+/// The same for the kernels, in float32 with the mean in two parts, so that a large offset costs no digits. Padded with
+/// zeros to a whole vector.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Lanes {
+    pub high: Vec<f32>,
+    pub low: Vec<f32>,
+    pub inverse: Vec<f32>,
+}
+
+impl Lanes {
+    fn new(mean: &[f64], scale: &[f64]) -> Self {
+        let padded = |values: Vec<f32>| {
+            let n = values.len().next_multiple_of(MAX_LANES);
+            values.into_iter().chain(std::iter::repeat(0.0)).take(n).collect()
+        };
+        Self {
+            high: padded(mean.iter().map(|&mean| mean as f32).collect()),
+            low: padded(mean.iter().map(|&mean| (mean - f64::from(mean as f32)) as f32).collect()),
+            inverse: padded(scale.iter().map(|&scale| (1.0 / scale) as f32).collect()),
+        }
+    }
+
+    /// x' = (x - mean) / scale of feature `f`.
+    #[inline(always)]
+    pub fn standardised(&self, f: usize, raw: f32) -> f32 {
+        ((raw - self.high[f]) - self.low[f]) * self.inverse[f]
+    }
+
+    /// g' = g / scale of feature `f`.
+    #[inline(always)]
+    pub fn scaled(&self, f: usize, raw: f32) -> f32 {
+        raw * self.inverse[f]
+    }
 }
 
 impl Standardisation {
@@ -25,14 +63,18 @@ impl Standardisation {
         if let Some(bad) = mean.iter().find(|value| !value.is_finite()) {
             return Err(Error::argument("mean", bad, "finite numbers"));
         }
-        if let Some(bad) = scale.iter().find(|value| !(value.is_finite() && **value > 1e-300)) {
-            return Err(Error::argument("scale", bad, "finite numbers above 1e-300"));
+        if let Some(bad) = mean.iter().find(|value| value.abs() > f64::from(f32::MAX)) {
+            return Err(Error::argument("mean", bad, "numbers in the range of float32"));
         }
-        let inverse = scale.iter().map(|value| 1.0 / value).collect();
-        Ok(Self { mean, scale, inverse })
+        if let Some(bad) = scale.iter().find(|value| !SCALES.contains(value)) {
+            return Err(Error::argument("scale", bad, "numbers from 1e-37 to 1e37"));
+        }
+        let lanes = Lanes::new(&mean, &scale);
+        Ok(Self { mean, scale, lanes })
     }
 
-    /// Of the columns of `x`, summed in float64 over fixed chunks. A constant column gets scale 1.
+    /// Of the columns of `x`, summed in float64 over fixed chunks. A constant column, or one of a
+    /// deviation that float32 cannot invert, gets scale 1.
     pub fn of(x: &[f32], n_features: usize, cancel: &Cancel) -> Result<Self> {
         let n = (x.len() / n_features) as f64;
         let sums = column_sums(x, n_features, cancel, |_, value| value)?;
@@ -43,6 +85,8 @@ impl Standardisation {
             // Rounding of the mean may leave a constant column a tiny deviation: ask the values themselves.
             if x.iter().skip(f).step_by(n_features).all(|&value| value == x[f]) {
                 (mean[f], scale[f]) = (f64::from(x[f]), 1.0);
+            } else if scale[f] < *SCALES.start() {
+                scale[f] = 1.0;
             }
         }
         Self::new(mean, scale)
@@ -56,8 +100,8 @@ impl Standardisation {
         &self.scale
     }
 
-    pub(super) fn inverse_scale(&self) -> &[f64] {
-        &self.inverse
+    pub(super) fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     pub fn n_features(&self) -> usize {
@@ -170,16 +214,15 @@ impl<'a> Design<'a> {
 
     /// -1 for the positive class, +1 for the other and where there are no labels: the sign of the margin.
     pub fn sign(&self, sample: usize) -> f32 {
-        match self.labels {
-            Some(labels) if labels[sample] == 1 => -1.0,
-            _ => 1.0,
-        }
+        // Arithmetic, not a branch: labels come in no order that a processor could guess.
+        self.labels.map_or(1.0, |labels| 1.0 - 2.0 * f32::from(labels[sample]))
     }
 
     /// Write signed rows s [x', x'^2, g', 1] of `n` samples from `first`; the rest of `rows` becomes zero.
     pub fn fill_rows(&self, first: usize, n: usize, rows: &mut [f32]) {
         let n_features = self.standard.n_features();
         let width = self.n_coefficients() + 1;
+        let lanes = self.standard.lanes();
         let (filled, rest) = rows.split_at_mut(n * width);
         rest.fill(0.0);
         for (i, row) in filled.chunks_exact_mut(width).enumerate() {
@@ -189,24 +232,66 @@ impl<'a> Design<'a> {
             let (linear, others) = row.split_at_mut(n_features);
             let (square, others) = others.split_at_mut(n_features);
             for (f, &raw) in self.x[at..at + n_features].iter().enumerate() {
-                let value = standardised(raw, self.standard.mean[f], self.standard.inverse[f]);
+                let value = lanes.standardised(f, raw);
                 linear[f] = sign * value;
-                square[f] = sign * (value * value);
+                square[f] = linear[f] * value;
             }
             if let Some(gradient) = self.gradient {
                 for (f, &raw) in gradient[at..at + n_features].iter().enumerate() {
-                    others[f] = sign * standardised(raw, 0.0, self.standard.inverse[f]);
+                    others[f] = sign * lanes.scaled(f, raw);
                 }
             }
             row[width - 1] = sign;
         }
     }
-}
 
-/// In float64, so that a large offset costs no digits.
-#[inline(always)]
-pub(super) fn standardised(raw: f32, mean: f64, inverse_scale: f64) -> f32 {
-    ((f64::from(raw) - mean) * inverse_scale) as f32
+    /// The same rows, the same bits, by whole vectors; what stands behind row `n` is left as it falls.
+    ///
+    /// # Safety
+    /// As for [`Simd`]. `rows` has room for one vector behind the last row.
+    #[inline(always)]
+    pub(super) unsafe fn fill_rows_simd<V: Simd>(&self, first: usize, n: usize, rows: &mut [f32]) {
+        let n_features = self.standard.n_features();
+        let width = self.n_coefficients() + 1;
+        debug_assert!(rows.len() >= n * width + V::LANES);
+        // A vector read from the last samples would end behind the arrays.
+        let behind = V::LANES.div_ceil(n_features);
+        let whole = n.min(self.n_samples().saturating_sub(first + behind));
+        let lanes = self.standard.lanes();
+        let (high, low, inverse) = (lanes.high.as_ptr(), lanes.low.as_ptr(), lanes.inverse.as_ptr());
+        // SAFETY: sample first + i + behind exists, so a vector from any of its features lies in the arrays; a vector
+        // written beyond a part of the row lands in parts that are written after it, or in the room behind.
+        unsafe {
+            let mut x = self.x.as_ptr().add(first * n_features);
+            let mut gradient = self.gradient.map(|gradient| gradient.as_ptr().add(first * n_features));
+            let mut row = rows.as_mut_ptr();
+            for i in 0..whole {
+                let sign = self.sign(first + i);
+                let signs = V::splat(sign);
+                for f in (0..n_features).step_by(V::LANES) {
+                    let value = V::load(x.add(f)).sub(V::load(high.add(f))).sub(V::load(low.add(f)));
+                    signs.mul(value.mul(V::load(inverse.add(f)))).store(row.add(f));
+                }
+                for f in (0..n_features).step_by(V::LANES) {
+                    let value = V::load(row.add(f));
+                    signs.mul(value.mul(value)).store(row.add(n_features + f));
+                }
+                if let Some(gradient) = &mut gradient {
+                    for f in (0..n_features).step_by(V::LANES) {
+                        let value = V::load(gradient.add(f)).mul(V::load(inverse.add(f)));
+                        signs.mul(value).store(row.add(2 * n_features + f));
+                    }
+                    *gradient = gradient.add(n_features);
+                }
+                *row.add(width - 1) = sign;
+                x = x.add(n_features);
+                row = row.add(width);
+            }
+        }
+        if whole < n {
+            self.fill_rows(first + whole, n - whole, &mut rows[whole * width..n * width]);
+        }
+    }
 }
 
 fn check_labels(labels: &[u8], n_samples: usize) -> Result<()> {

@@ -3,7 +3,8 @@
 use std::f64::consts::{LN_2, LOG2_E};
 
 use super::design::Design;
-use super::kernel::{Lanes, Scratch};
+use super::kernel::Scratch;
+use super::lanes::Lanes;
 use super::pass::{Part, check_memory, fold, for_tasks};
 use super::simd::Isa;
 use crate::{Cancel, Error, Result};
@@ -40,8 +41,7 @@ pub fn evaluate(design: &Design, params: &[f64], thresholds: &[f32], isa: Isa, c
         for block in task.blocks(cancel) {
             let (first, len) = block?;
             design.fill_rows(first, len, &mut scratch.rows);
-            fill_unit_weights(&lanes, len, &mut scratch);
-            lanes.run::<false>(&weights, &mut scratch, &mut loss);
+            lanes.run(&weights, len, &mut scratch, &mut loss);
             for (candidate, counts) in histogram.chunks_exact_mut(2 * bins).enumerate() {
                 let (at, step) = lanes.position(candidate, scratch.block);
                 for (i, &label) in labels[first..first + len].iter().enumerate() {
@@ -80,13 +80,6 @@ fn reached(histograms: Vec<Vec<u64>>, bins: usize) -> Vec<u64> {
                 .collect::<Vec<_>>()
         })
         .collect()
-}
-
-/// Every real sample counts once, padding not at all.
-pub(super) fn fill_unit_weights(lanes: &Lanes, n: usize, scratch: &mut Scratch) {
-    let (filled, padding) = scratch.sample_weights.split_at_mut(n * lanes.weight_stride());
-    filled.fill(1.0);
-    padding.fill(0.0);
 }
 
 pub(super) fn check_params(params: &[f64], width: usize) -> Result<()> {

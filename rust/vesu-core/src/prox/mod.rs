@@ -6,6 +6,7 @@
 //!
 //! [`Solver`] is the search, [`evaluate()`] the scores for selection, [`predict`] the mean and spread of an ensemble.
 
+mod active;
 mod bootstrap;
 mod datafit;
 mod design;
@@ -13,6 +14,7 @@ mod evaluate;
 mod fit;
 mod grid;
 mod kernel;
+mod lanes;
 mod lipschitz;
 mod objective;
 mod pass;

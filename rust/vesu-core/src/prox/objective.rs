@@ -2,9 +2,11 @@
 
 use std::f64::consts::{LN_2, LOG2_E};
 
+use super::active::{Active, Weighing};
 use super::bootstrap::Bootstrap;
 use super::design::Design;
-use super::kernel::{Lanes, Scratch, block_len};
+use super::kernel::{Scratch, block_len};
+use super::lanes::Lanes;
 use super::pass::{Part, check_memory, fold, for_tasks};
 use super::simd::Isa;
 use crate::{Cancel, Error, Result};
@@ -29,9 +31,12 @@ impl Objective {
         bootstrap: Option<Bootstrap>,
         class_weight: [f64; 2],
     ) -> Result<Self> {
+        // Without a bootstrap all neurons weigh the samples alike: one list serves them all.
+        let per_neuron = if bootstrap.is_some() { per_neuron } else { n_candidates };
         let lanes = Lanes::new(isa, n_candidates, per_neuron);
-        let rows = (width + 2).checked_add(block_len(width));
-        check_memory("the search's working memory", rows.and_then(|rows| rows.checked_mul(lanes.padded() * 8)))?;
+        let lists = lanes.n_neurons().checked_mul(Active::bytes_per_list(block_len(width)));
+        let sums = (width + 2).checked_mul(lanes.padded() * 8);
+        check_memory("the search's working memory", lists.zip(sums).and_then(|(lists, sums)| lists.checked_add(sums)))?;
         Ok(Self { lanes, bootstrap, class_weight, width, n_candidates })
     }
 
@@ -67,35 +72,16 @@ impl Objective {
     /// Group-major sums over the part: the gradient's rows, then the base-2 loss.
     fn accumulate(&self, design: &Design, params: &[f64], part: Part, cancel: &Cancel) -> Result<Vec<f64>> {
         let weights = self.lanes.pack(params, self.width, LOG2_E);
+        let class_weight = self.class_weight.map(|weight| weight as f32);
+        let weighing = Weighing { bootstrap: self.bootstrap.as_ref(), class_weight };
         let partial = for_tasks(design.n_samples(), self.width, part, |task| {
             let mut scratch = Scratch::new(&self.lanes, self.width);
             let mut sums = vec![0.0; self.lanes.padded() * (self.width + 1)];
             for block in task.blocks(cancel) {
-                let (first, n) = block?;
-                design.fill_rows(first, n, &mut scratch.rows);
-                self.fill_sample_weights(design, first, n, &mut scratch);
-                self.lanes.run::<true>(&weights, &mut scratch, &mut sums);
+                self.lanes.accumulate((design, &weighing), block?, &weights, &mut scratch, &mut sums);
             }
             Ok(sums)
         })?;
         Ok(fold(partial))
-    }
-
-    fn fill_sample_weights(&self, design: &Design, first: usize, n: usize, scratch: &mut Scratch) {
-        let stride = self.lanes.weight_stride();
-        let (filled, padding) = scratch.sample_weights.split_at_mut(n * stride);
-        padding.fill(0.0);
-        match &self.bootstrap {
-            Some(bootstrap) => bootstrap.fill(first, n, filled, stride, &mut scratch.draws),
-            None => filled.fill(1.0),
-        }
-        let [negative, positive] = self.class_weight.map(|weight| weight as f32);
-        if (negative, positive) == (1.0, 1.0) {
-            return;
-        }
-        for (i, row) in filled.chunks_exact_mut(stride).enumerate() {
-            let factor = if design.sign(first + i) < 0.0 { positive } else { negative };
-            row.iter_mut().for_each(|weight| *weight *= factor);
-        }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::design::{Design, Standardisation, check_finite, standardised};
-use super::evaluate::{check_params, fill_unit_weights};
-use super::kernel::{Lanes, Scratch, block_len};
+use super::design::{Design, Standardisation, check_finite};
+use super::evaluate::check_params;
+use super::kernel::{Scratch, block_len};
+use super::lanes::Lanes;
 use super::simd::Isa;
 use crate::{Cancel, Error, Result};
 
@@ -117,7 +118,6 @@ impl Ensemble {
 
     /// Mean and deviation of the samples whose rows stand in `scratch`.
     fn block(&self, scratch: &mut Scratch, mean: &mut [f32], deviation: &mut [f32]) {
-        fill_unit_weights(&self.lanes, mean.len(), scratch);
         let mut loss = [0.0; MAX_STACK_LANES];
         let mut heap = Vec::new();
         let sums = match loss.get_mut(..self.lanes.padded()) {
@@ -128,7 +128,7 @@ impl Ensemble {
             }
         };
         // Unlabelled rows have sign +1, so that the residual is the probability of class 1 itself.
-        self.lanes.run::<false>(&self.weights, scratch, sums);
+        self.lanes.run(&self.weights, mean.len(), scratch, sums);
         let n = self.members.len() as f64;
         for (i, (mean, deviation)) in mean.iter_mut().zip(deviation).enumerate() {
             let probabilities = self.members.iter().map(|(at, step)| f64::from(scratch.residuals[at + i * step]));
@@ -171,7 +171,7 @@ impl<'a> VolumeRun<'a> {
     fn fill_rows(&mut self, ensemble: &Ensemble, position: [usize; 3], n: usize, rows: &mut [f32]) -> bool {
         let width = ensemble.width;
         let n_features = self.shape[0];
-        let (mean, inverse) = (ensemble.standard.mean(), ensemble.standard.inverse_scale());
+        let lanes = ensemble.standard.lanes();
         let (filled, rest) = rows.split_at_mut(n * width);
         rest.fill(0.0);
         let mut largest = 0;
@@ -179,14 +179,14 @@ impl<'a> VolumeRun<'a> {
             let centre = self.row(f, position[0], position[1]);
             for (row, &raw) in filled.chunks_exact_mut(width).zip(&centre[position[2]..position[2] + n]) {
                 largest = largest.max(raw.to_bits() & 0x7fff_ffff);
-                let value = standardised(raw, mean[f], inverse[f]);
+                let value = lanes.standardised(f, raw);
                 row[f] = value;
                 row[n_features + f] = value * value;
             }
             if ensemble.uses_gradient {
                 self.fill_magnitude(f, position, n);
                 for (row, &raw) in filled.chunks_exact_mut(width).zip(&self.magnitude) {
-                    row[2 * n_features + f] = standardised(raw, 0.0, inverse[f]);
+                    row[2 * n_features + f] = lanes.scaled(f, raw);
                 }
             }
         }

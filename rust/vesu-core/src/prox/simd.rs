@@ -30,9 +30,18 @@ impl Isa {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("bmi1")
+                    && is_x86_feature_detected!("bmi2")
+                    && is_x86_feature_detected!("popcnt")
+                    && is_x86_feature_detected!("lzcnt")
+            }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.is_supported(),
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") && Self::Avx2.is_supported()
+            }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -78,6 +87,8 @@ pub(super) const ROUND: f32 = 12_582_912.0;
 /// with them; pointers must be valid for `LANES` elements.
 pub(super) trait Simd: Copy {
     const LANES: usize;
+    /// Vector registers of the path: tiles are as large as these hold.
+    const REGISTERS: usize;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
@@ -97,6 +108,51 @@ pub(super) trait Simd: Copy {
     unsafe fn where_negative(self, sign: Self, other: Self) -> Self;
     /// `self * 2^n` for an integer n given as `n + ROUND`.
     unsafe fn scale_exponent(self, rounded: Self) -> Self;
+
+    /// Append the lanes that are not zero, in order, to `weights`, and their `offsets` to `kept`; returns how many. All
+    /// pointers are valid for one vector.
+    #[inline(always)]
+    unsafe fn keep_nonzero(self, offsets: *const u32, weights: *mut f32, kept: *mut u32) -> usize {
+        let mut lanes = [0f32; MAX_LANES];
+        let mut n = 0;
+        // SAFETY: n stays below LANES; MAX_LANES bounds the lanes of every path.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            for (lane, &weight) in lanes[..Self::LANES].iter().enumerate() {
+                *weights.add(n) = weight;
+                *kept.add(n) = *offsets.add(lane);
+                n += usize::from(weight != 0.0);
+            }
+        }
+        n
+    }
+}
+
+/// Lanes of the widest path.
+pub(super) const MAX_LANES: usize = 16;
+
+/// Work that is compiled once for each path.
+pub(super) trait SimdWork {
+    /// # Safety
+    /// As for [`Simd`]; must be `inline(always)`, so that its body is compiled with the path's CPU features.
+    unsafe fn run<V: Simd>(self);
+}
+
+/// Run `work` on a path that the machine has.
+pub(super) fn dispatch<W: SimdWork>(isa: Isa, work: W) {
+    assert!(isa.is_supported());
+    match isa {
+        // SAFETY: the portable lanes need no CPU feature.
+        Isa::Portable => unsafe { work.run::<[f32; 4]>() },
+        // SAFETY: the features were detected above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86::run_avx2(work) },
+        // SAFETY: as for AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { x86::run_avx512(work) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx2 | Isa::Avx512 => unreachable!("not supported here"),
+    }
 }
 
 /// The expression for lanes 0 to 3, written out: no closure that a build without link-time passes leaves as a call.
@@ -125,6 +181,7 @@ macro_rules! lanes {
 
 impl Simd for [f32; 4] {
     const LANES: usize = 4;
+    const REGISTERS: usize = 16;
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         [value; 4]
@@ -188,6 +245,38 @@ impl Simd for [f32; 4] {
 mod x86 {
     use std::arch::x86_64::*;
 
+    use super::SimdWork;
+
+    #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
+    pub(super) unsafe fn run_avx2<W: SimdWork>(work: W) {
+        // SAFETY: compiled with the features that the lanes need; the rest is the caller's promise.
+        unsafe { work.run::<__m256>() }
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
+    pub(super) unsafe fn run_avx512<W: SimdWork>(work: W) {
+        // SAFETY: as for AVX2.
+        unsafe { work.run::<__m512>() }
+    }
+
+    /// For each mask of eight lanes, the lanes that are set, in order, a byte each.
+    const KEPT: [u64; 256] = {
+        let mut table = [0; 256];
+        let mut mask = 0;
+        while mask < 256 {
+            let (mut lane, mut n) = (0, 0);
+            while lane < 8 {
+                if mask >> lane & 1 == 1 {
+                    table[mask] |= lane << (8 * n);
+                    n += 1;
+                }
+                lane += 1;
+            }
+            mask += 1;
+        }
+        table
+    };
+
     /// Each method is its intrinsic; bodies are `unsafe` as a whole because all of them need the CPU feature.
     macro_rules! methods {
         ($($name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)? $body:block)*) => {
@@ -201,6 +290,7 @@ mod x86 {
 
     impl super::Simd for __m256 {
         const LANES: usize = 8;
+        const REGISTERS: usize = 16;
         methods! {
             splat(value: f32) -> Self { _mm256_set1_ps(value) }
             load(from: *const f32) -> Self { _mm256_loadu_ps(from) }
@@ -222,11 +312,20 @@ mod x86 {
                 let shift = _mm256_slli_epi32::<23>(_mm256_castps_si256(rounded));
                 _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self), shift))
             }
+            keep_nonzero(self: Self, offsets: *const u32, weights: *mut f32, kept: *mut u32) -> usize {
+                let mask = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(self, _mm256_setzero_ps())) as usize;
+                let lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(KEPT[mask] as i64));
+                _mm256_storeu_ps(weights, _mm256_permutevar8x32_ps(self, lanes));
+                let offsets = _mm256_loadu_si256(offsets.cast());
+                _mm256_storeu_si256(kept.cast(), _mm256_permutevar8x32_epi32(offsets, lanes));
+                mask.count_ones() as usize
+            }
         }
     }
 
     impl super::Simd for __m512 {
         const LANES: usize = 16;
+        const REGISTERS: usize = 32;
         methods! {
             splat(value: f32) -> Self { _mm512_set1_ps(value) }
             load(from: *const f32) -> Self { _mm512_loadu_ps(from) }
@@ -253,6 +352,13 @@ mod x86 {
             scale_exponent(self: Self, rounded: Self) -> Self {
                 let shift = _mm512_slli_epi32::<23>(_mm512_castps_si512(rounded));
                 _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self), shift))
+            }
+            keep_nonzero(self: Self, offsets: *const u32, weights: *mut f32, kept: *mut u32) -> usize {
+                let mask = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(self, _mm512_setzero_ps());
+                _mm512_storeu_ps(weights, _mm512_maskz_compress_ps(mask, self));
+                let offsets = _mm512_loadu_si512(offsets.cast());
+                _mm512_storeu_si512(kept.cast(), _mm512_maskz_compress_epi32(mask, offsets));
+                mask.count_ones() as usize
             }
         }
     }

@@ -108,11 +108,7 @@ proptest! {
             let before = solver.clone();
             let stats = solver.step(&data.design(), &Cancel::new()).unwrap();
             for candidate in [0, solver.grid().len() / 2, solver.grid().len() - 1] {
-                let mut weights = vec![0.0; n * neurons];
-                let bootstrap = bootstrap::Bootstrap::new(1, neurons);
-                bootstrap.fill(0, n, &mut weights, neurons, &mut Vec::new());
-                let neuron = solver.grid().neuron(candidate);
-                let own: Vec<f32> = weights.iter().skip(neuron).step_by(neurons).copied().collect();
+                let own = bootstrap::Bootstrap::new(1, neurons).neuron_weights(solver.grid().neuron(candidate), 0, n);
                 let loss = plain_objective(&data, &before, &own, candidate);
                 prop_assert!((stats.loss[candidate] - loss).abs() < 2e-6 * loss.max(1.0), "{} {loss}", stats.loss[candidate]);
                 prop_assert!(plain_objective(&data, &solver, &own, candidate) <= loss + 1e-9 || n < 40);
