@@ -47,19 +47,24 @@ impl Isa {
         }
     }
 
+    /// The paths of this machine.
+    pub fn supported() -> impl DoubleEndedIterator<Item = Self> + Clone {
+        Self::ALL.into_iter().filter(|isa| isa.is_supported())
+    }
+
     /// `requested`, else `VESU_SIMD`, else the widest path of this machine.
     pub fn choose(requested: Option<&str>) -> Result<Self> {
         match requested {
             Some(name) => Self::parse("simd", name),
             None => match std::env::var("VESU_SIMD") {
                 Ok(name) => Self::parse("VESU_SIMD", name.trim()),
-                Err(_) => Ok(Self::ALL.into_iter().rfind(|isa| isa.is_supported()).unwrap_or(Self::Portable)),
+                Err(_) => Ok(Self::supported().next_back().unwrap_or(Self::Portable)),
             },
         }
     }
 
     fn parse(argument: &'static str, name: &str) -> Result<Self> {
-        let mut supported = Self::ALL.into_iter().filter(|isa| isa.is_supported());
+        let mut supported = Self::supported();
         supported.clone().find(|isa| isa.name() == name).ok_or_else(|| {
             let first = supported.next().map_or("", Self::name);
             let names = supported.fold(first.to_owned(), |text, isa| text + ", " + isa.name());

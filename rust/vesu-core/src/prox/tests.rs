@@ -53,14 +53,10 @@ fn run(data: &Samples, neurons: usize, isa: Isa, iterations: usize, threads: usi
     })
 }
 
-fn supported() -> impl Iterator<Item = Isa> {
-    [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.is_supported())
-}
-
 #[test]
 fn bits_do_not_depend_on_threads() {
     let data = samples(20_011, 3);
-    for isa in supported() {
+    for isa in Isa::supported() {
         let one = run(&data, 5, isa, 4, 1);
         for threads in [2, 3, 8] {
             assert_eq!(run(&data, 5, isa, 4, threads).state(), one.state(), "{isa:?} {threads}");
@@ -71,7 +67,7 @@ fn bits_do_not_depend_on_threads() {
 #[test]
 fn instruction_sets_agree() {
     let data = samples(5_003, 5);
-    let runs: Vec<Solver> = supported().map(|isa| run(&data, 5, isa, 30, 2)).collect();
+    let runs: Vec<Solver> = Isa::supported().map(|isa| run(&data, 5, isa, 30, 2)).collect();
     for other in &runs[1..] {
         for (a, b) in runs[0].params().iter().zip(other.params()) {
             assert!((a - b).abs() < 1e-6, "{a} {b}");
@@ -103,7 +99,7 @@ proptest! {
     #[test]
     fn a_step_descends_the_plain_objective(n in 1usize..700, n_features in 1usize..20, neurons in 1usize..12) {
         let data = samples(n, n_features);
-        for isa in supported() {
+        for isa in Isa::supported() {
             let mut solver = solver(neurons, data.design().n_coefficients(), isa);
             let before = solver.clone();
             let stats = solver.step(&data.design(), &Cancel::new()).unwrap();
