@@ -1,19 +1,21 @@
 //! Hessians of single candidates from a subsample of the blocks: mean of v c p (1 - p) a a' over rows a.
 //!
-//! The subsample's rows are stored once, column by column within a block, so that samples stand in SIMD lanes; the rest is
-//! plain arrays that the compiler turns into vectors, compiled once for the baseline and once for AVX2 with FMA.
+//! The subsample's rows are stored once. Columns stand in SIMD lanes, and a tile of the matrix stays in registers for a whole
+//! block of samples.
 
 use super::bootstrap::Bootstrap;
 use super::design::Design;
 use super::kernel::block_len;
 use super::pass::{Part, WORKING_LIMIT, for_tasks};
 use super::quadratic::Hessian;
-use super::simd::Isa;
+use super::simd::{Isa, Simd};
 use crate::{Cancel, Error, Result};
 
-/// Lanes of a partial sum, and columns of a tile.
+/// Columns are padded to whole vectors of AVX2; AVX-512 machines run the same instructions and get the same bits.
 const LANES: usize = 8;
+/// Rows and vectors of a register tile.
 const TILE: usize = 4;
+const PAIR: usize = 2;
 
 /// The Hessian's error falls as the root of width / samples, and so does the error of one Newton step.
 const MIN_SAMPLES: usize = 20_000;
@@ -28,11 +30,10 @@ pub(super) fn subsample(n_samples: usize, width: usize) -> Part {
 /// A stored subsample with the weights of every neuron.
 #[derive(Debug)]
 pub(super) struct Curvature {
-    fused: bool,
+    wide: bool,
     width: usize,
-    /// Width, and samples of a block, rounded up to whole tiles and lanes; the padding is zero.
+    /// Row length: the width and its padding of zeros.
     columns: usize,
-    block: usize,
     n_neurons: usize,
     n_samples: usize,
     blocks: Vec<Block>,
@@ -40,9 +41,10 @@ pub(super) struct Curvature {
 
 #[derive(Debug)]
 struct Block {
-    /// (columns, block)
-    values: Vec<f32>,
-    /// (n_neurons, block): bootstrap times class weight.
+    columns: usize,
+    /// (samples, columns)
+    rows: Vec<f32>,
+    /// (n_neurons, samples): bootstrap times class weight.
     weights: Vec<f32>,
 }
 
@@ -57,182 +59,182 @@ impl Curvature {
         cancel: &Cancel,
     ) -> Result<Self> {
         let width = design.n_coefficients() + 1;
-        let columns = width.next_multiple_of(TILE);
-        let block = block_len(width).next_multiple_of(LANES);
+        let (columns, block) = (width.next_multiple_of(LANES), block_len(width));
         let n_samples = part.n_samples(design.n_samples(), width);
-        check_memory(n_samples.div_ceil(block_len(width)), (columns + n_neurons).saturating_mul(block))?;
-        let shape = Shape { width, columns, block, n_neurons };
+        check_memory(n_samples, columns.saturating_add(n_neurons))?;
         let tasks = for_tasks(design.n_samples(), width, part, |task| {
             let mut rows = vec![0.0; block * width];
-            task.blocks(cancel)
-                .map(|range| range.map(|(first, n)| shape.block(design, first, n, bootstrap, class_weight, &mut rows)))
-                .collect::<Result<Vec<Block>>>()
+            let blocks = task.blocks(cancel).map(|range| {
+                let (first, n) = range?;
+                design.fill_rows(first, n, &mut rows);
+                let weights = sample_weights(design, first, n, n_neurons, bootstrap, class_weight);
+                Ok(Block { columns, rows: pad(&rows[..n * width], width, columns), weights })
+            });
+            blocks.collect::<Result<Vec<Block>>>()
         })?;
         let blocks = tasks.into_iter().flatten().collect();
-        let fused = isa != Isa::Portable && Isa::Avx2.is_supported();
-        Ok(Self { fused, width, columns, block, n_neurons, n_samples, blocks })
+        let wide = isa != Isa::Portable && Isa::Avx2.is_supported();
+        Ok(Self { wide, width, columns, n_neurons, n_samples, blocks })
     }
 
     /// Of one neuron's loss at `params`: float32 within a block, float64 across.
     pub fn hessian(&self, neuron: usize, params: &[f64], cancel: &Cancel) -> Result<Hessian> {
         assert!(neuron < self.n_neurons && params.len() == self.width);
         let params: Vec<f32> = params.iter().map(|&value| value as f32).collect();
-        let mut sums = vec![0.0; self.columns * self.columns];
-        let mut scaled = vec![0.0; TILE / 2 * self.block];
-        let mut curvature = vec![0.0; self.block];
+        let columns = self.columns;
+        let params = pad(&params, self.width, columns);
+        let mut sums = vec![0.0; columns * columns];
+        let mut scaled = Vec::new();
         for block in &self.blocks {
             cancel.check()?;
-            let weights = &block.weights[neuron * self.block..][..self.block];
-            let work = Work { params: &params, values: &block.values, weights, block: self.block };
-            work.run(self.fused, &mut curvature, &mut scaled, &mut sums);
+            let n = block.rows.len() / columns;
+            block.add(self.wide, &params, &block.weights[neuron * n..][..n], &mut scaled, &mut sums);
         }
         let n = self.n_samples as f64;
-        for k in 0..self.columns {
-            for l in k..self.columns {
-                sums[k * self.columns + l] /= n;
-                sums[l * self.columns + k] = sums[k * self.columns + l];
+        for k in 0..columns {
+            for l in k..columns {
+                sums[k * columns + l] /= n;
+                sums[l * columns + k] = sums[k * columns + l];
             }
         }
-        Ok(Hessian { values: sums, stride: self.columns, width: self.width })
+        Ok(Hessian { values: sums, stride: columns, width: self.width })
     }
 }
 
-fn check_memory(n_blocks: usize, per_block: usize) -> Result<()> {
-    let needed = n_blocks.saturating_mul(per_block).saturating_mul(size_of::<f32>()) as u64;
+fn check_memory(n_samples: usize, per_sample: usize) -> Result<()> {
+    let needed = n_samples.saturating_mul(per_sample).saturating_mul(size_of::<f32>()) as u64;
     if needed > WORKING_LIMIT {
         return Err(Error::Memory { what: "the Hessians' subsample".to_owned(), needed, limit: WORKING_LIMIT });
     }
     Ok(())
 }
 
-#[derive(Clone, Copy)]
-struct Shape {
-    width: usize,
-    columns: usize,
-    block: usize,
-    n_neurons: usize,
-}
-
-impl Shape {
-    fn block(
-        self,
-        design: &Design,
-        first: usize,
-        n: usize,
-        bootstrap: Option<&Bootstrap>,
-        class_weight: [f64; 2],
-        rows: &mut [f32],
-    ) -> Block {
-        let Self { width, columns, block, n_neurons } = self;
-        design.fill_rows(first, n, rows);
-        let mut values = vec![0.0; columns * block];
-        for (i, row) in rows[..n * width].chunks_exact(width).enumerate() {
-            for (k, &value) in row.iter().enumerate() {
-                values[k * block + i] = value;
-            }
-        }
-        let mut draws = vec![1.0; n * n_neurons];
-        if let Some(bootstrap) = bootstrap {
-            bootstrap.fill(first, n, &mut draws, n_neurons, &mut Vec::new());
-        }
-        let mut weights = vec![0.0; n_neurons * block];
-        for (i, row) in draws.chunks_exact(n_neurons).enumerate() {
-            let factor = class_weight[usize::from(design.sign(first + i) < 0.0)] as f32;
-            for (neuron, &weight) in row.iter().enumerate() {
-                weights[neuron * block + i] = factor * weight;
-            }
-        }
-        Block { values, weights }
+/// Rows of `width` as rows of `columns`.
+fn pad(rows: &[f32], width: usize, columns: usize) -> Vec<f32> {
+    let mut padded = vec![0.0; rows.len() / width * columns];
+    for (to, from) in padded.chunks_exact_mut(columns).zip(rows.chunks_exact(width)) {
+        to[..width].copy_from_slice(from);
     }
+    padded
 }
 
-/// One candidate on one block.
-struct Work<'a> {
-    params: &'a [f32],
-    values: &'a [f32],
-    weights: &'a [f32],
-    block: usize,
-}
-
-impl Work<'_> {
-    fn run(&self, fused: bool, curvature: &mut [f32], scaled: &mut [f32], sums: &mut [f64]) {
-        #[cfg(target_arch = "x86_64")]
-        if fused {
-            // SAFETY: `fused` is set only where AVX2 and FMA are present.
-            return unsafe { self.run_avx2(curvature, scaled, sums) };
+/// (n_neurons, n)
+fn sample_weights(
+    design: &Design,
+    first: usize,
+    n: usize,
+    n_neurons: usize,
+    bootstrap: Option<&Bootstrap>,
+    class_weight: [f64; 2],
+) -> Vec<f32> {
+    let mut draws = vec![1.0; n * n_neurons];
+    if let Some(bootstrap) = bootstrap {
+        bootstrap.fill(first, n, &mut draws, n_neurons, &mut Vec::new());
+    }
+    let mut weights = vec![0.0; n_neurons * n];
+    for (i, row) in draws.chunks_exact(n_neurons).enumerate() {
+        let factor = class_weight[usize::from(design.sign(first + i) < 0.0)] as f32;
+        for (neuron, &draw) in row.iter().enumerate() {
+            weights[neuron * n + i] = factor * draw;
         }
-        let _ = fused;
-        self.accumulate::<false>(curvature, scaled, sums);
+    }
+    weights
+}
+
+impl Block {
+    /// Add one candidate's sums to the upper triangle of `sums`, and to entries below it that nobody reads.
+    fn add(&self, wide: bool, params: &[f32], weights: &[f32], scaled: &mut Vec<f32>, sums: &mut [f64]) {
+        let columns = self.columns;
+        assert!(params.len() == columns && columns.is_multiple_of(LANES) && sums.len() == columns * columns);
+        assert!(self.rows.len() == weights.len() * columns);
+        self.scale(params, weights, scaled);
+        match wide {
+            // SAFETY: `wide` is set only where AVX2 and FMA are present; the sizes were checked above.
+            #[cfg(target_arch = "x86_64")]
+            true => unsafe { self.tiles_avx2(scaled, sums) },
+            // SAFETY: the portable lanes need no CPU feature; sizes as above.
+            _ => unsafe { self.tiles::<[f32; 4]>(scaled, sums) },
+        }
+    }
+
+    /// Rows times v c p (1 - p).
+    fn scale(&self, params: &[f32], weights: &[f32], scaled: &mut Vec<f32>) {
+        scaled.clear();
+        for (row, &weight) in self.rows.chunks_exact(self.columns).zip(weights) {
+            let mut lanes = [0.0f32; LANES];
+            for (value, param) in row.as_chunks::<LANES>().0.iter().zip(params.as_chunks::<LANES>().0) {
+                for lane in 0..LANES {
+                    lanes[lane] += value[lane] * param[lane];
+                }
+            }
+            let half: [f32; 4] = std::array::from_fn(|lane| lanes[lane] + lanes[lane + 4]);
+            let margin = (half[0] + half[2]) + (half[1] + half[3]);
+            let e = exp_negative(-margin.abs());
+            let factor = weight * e / ((1.0 + e) * (1.0 + e));
+            scaled.extend(row.iter().map(|value| factor * value));
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    fn run_avx2(&self, curvature: &mut [f32], scaled: &mut [f32], sums: &mut [f64]) {
-        self.accumulate::<true>(curvature, scaled, sums);
+    unsafe fn tiles_avx2(&self, scaled: &[f32], sums: &mut [f64]) {
+        // SAFETY: compiled with the features that the lanes need; sizes are the caller's promise.
+        unsafe { self.tiles::<std::arch::x86_64::__m256>(scaled, sums) }
     }
 
-    /// Add to the upper triangle of `sums`, and to some entries below it that nobody reads.
+    /// # Safety
+    /// `scaled` has the length of the rows, `sums` holds columns x columns, columns are whole vectors and the CPU has V.
     #[inline(always)]
-    fn accumulate<const FUSED: bool>(&self, curvature: &mut [f32], scaled: &mut [f32], sums: &mut [f64]) {
-        let (block, columns) = (self.block, self.values.len() / self.block);
-        self.curvature::<FUSED>(curvature);
-        for k in (0..columns).step_by(TILE / 2) {
-            for (row, column) in scaled.chunks_exact_mut(block).zip(self.values[k * block..].chunks_exact(block)) {
-                for i in 0..block {
-                    row[i] = curvature[i] * column[i];
-                }
-            }
-            for l in (k / TILE * TILE..columns).step_by(TILE) {
-                let tile = self.tile::<FUSED>(scaled, l);
-                for (i, row) in tile.iter().enumerate() {
-                    for (j, &sum) in row.iter().enumerate() {
-                        sums[(k + i) * columns + l + j] += f64::from(sum);
+    unsafe fn tiles<V: Simd>(&self, scaled: &[f32], sums: &mut [f64]) {
+        for k in (0..self.columns).step_by(TILE) {
+            let mut l = k / V::LANES * V::LANES;
+            while l < self.columns {
+                // SAFETY: k + TILE <= columns, and the vectors from l end at or before columns.
+                unsafe {
+                    if l + PAIR * V::LANES <= self.columns {
+                        self.tile::<V, PAIR>(scaled, k, l, sums);
+                    } else {
+                        self.tile::<V, 1>(scaled, k, l, sums);
                     }
                 }
+                l += PAIR * V::LANES;
             }
         }
     }
 
-    /// v c p (1 - p) of each sample.
+    /// Add the sums over the block of TILE scaled columns from `k` times N vectors of columns from `l`.
+    ///
+    /// # Safety
+    /// As for `tiles`, with k + TILE and l + N * LANES within the columns.
     #[inline(always)]
-    fn curvature<const FUSED: bool>(&self, curvature: &mut [f32]) {
-        curvature.fill(0.0);
-        for (&param, column) in self.params.iter().zip(self.values.chunks_exact(self.block)) {
-            for (margin, &value) in curvature.iter_mut().zip(column) {
-                *margin = multiply_add::<FUSED>(param, value, *margin);
-            }
-        }
-        for (margin, &weight) in curvature.iter_mut().zip(self.weights) {
-            let e = exp_negative(-margin.abs());
-            *margin = weight * e / ((1.0 + e) * (1.0 + e));
-        }
-    }
-
-    /// Sums over the block of two scaled columns times the TILE columns from `l`.
-    #[inline(always)]
-    fn tile<const FUSED: bool>(&self, scaled: &[f32], l: usize) -> [[f32; TILE]; TILE / 2] {
-        let block = self.block;
-        let left: [&[f32]; TILE / 2] = std::array::from_fn(|i| &scaled[i * block..(i + 1) * block]);
-        let right: [&[f32]; TILE] = std::array::from_fn(|j| &self.values[(l + j) * block..(l + j + 1) * block]);
-        let mut sums = [[[0.0f32; LANES]; TILE]; TILE / 2];
-        for at in (0..block).step_by(LANES) {
-            for i in 0..TILE / 2 {
-                for j in 0..TILE {
-                    for lane in 0..LANES {
-                        let (a, b) = (left[i][at + lane], right[j][at + lane]);
-                        sums[i][j][lane] = multiply_add::<FUSED>(a, b, sums[i][j][lane]);
+    unsafe fn tile<V: Simd, const N: usize>(&self, scaled: &[f32], k: usize, l: usize, sums: &mut [f64]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut tile = [[V::splat(0.0); N]; TILE];
+            let (mut left, mut right) = (scaled.as_ptr().add(k), self.rows.as_ptr().add(l));
+            for _ in 0..scaled.len() / self.columns {
+                let mut vectors = [V::splat(0.0); N];
+                for (j, vector) in vectors.iter_mut().enumerate() {
+                    *vector = V::load(right.add(j * V::LANES));
+                }
+                for (i, row) in tile.iter_mut().enumerate() {
+                    let factor = V::splat(*left.add(i));
+                    for j in 0..N {
+                        row[j] = factor.fma(vectors[j], row[j]);
                     }
+                }
+                (left, right) = (left.wrapping_add(self.columns), right.wrapping_add(self.columns));
+            }
+            for (i, row) in tile.into_iter().enumerate() {
+                for (j, vector) in row.into_iter().enumerate() {
+                    let mut lanes = [0f32; LANES];
+                    vector.store(lanes.as_mut_ptr());
+                    let to = &mut sums[(k + i) * self.columns + l + j * V::LANES..][..V::LANES];
+                    to.iter_mut().zip(lanes).for_each(|(sum, value)| *sum += f64::from(value));
                 }
             }
         }
-        sums.map(|row| row.map(|lanes| lanes.iter().sum()))
     }
-}
-
-#[inline(always)]
-fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    // Without the instruction `mul_add` is a slow library call.
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// e^t for t <= 0, relative error 4e-6: 2^n from the exponent bits, the rest by Taylor's series.
