@@ -46,7 +46,7 @@ class Problem:
 
 
 def fista(problem, start, rate, n_iterations):
-    """Beck and Teboulle's iteration with the gradient restart of O'Donoghue and Candes: (params, number of restarts)."""
+    """Beck and Teboulle's iteration with O'Donoghue and Candes' gradient restart: (params, number of restarts)."""
     current, previous, t, restarts = start, start, 0.0, 0
     for _ in range(n_iterations):
         t_next = (1 + np.sqrt(1 + 4 * t * t)) / 2

@@ -241,7 +241,7 @@ impl Block {
 #[inline(always)]
 fn exp_negative(t: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, which stays in the low bits
-    const SERIES: [f32; 6] = [1.0, 0.693_147_2, 0.240_226_5, 0.055_504_1, 0.009_618_1, 0.001_333_4];
+    const SERIES: [f32; 6] = [1.0, std::f32::consts::LN_2, 0.240_226_5, 0.055_504_1, 0.009_618_1, 0.001_333_4];
     let t = (t * std::f32::consts::LOG2_E).max(-126.0);
     let rounded = t + ROUND;
     let fraction = t - (rounded - ROUND);
