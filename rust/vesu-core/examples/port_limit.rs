@@ -19,7 +19,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use vesu_core::Cancel;
-use vesu_core::prox::{Design, Grid, Isa, Settings, Solver, Standardisation};
+use vesu_core::prox::{Design, Grid, Isa, Method, Settings, Solver, Standardisation};
 
 const SAMPLES: usize = 60_000;
 const SIGMOID: usize = 17;
@@ -69,8 +69,15 @@ impl Kernel {
         let labels = (0..SAMPLES).map(|i| u8::from(x[i * n_features] > 0.0)).collect();
         let standard = Standardisation::new(vec![0.0; n_features], vec![1.0; n_features]).expect("unit scale");
         let grid = Grid::new(9, vec![1e-4, 3e-4, 1e-3, 3e-3, 1e-2], vec![1e-4, 1e-3, 1e-2]).expect("the default grid");
-        let settings =
-            Settings { learning_rate: 0.01, seed: 0, init_scale: 0.01, bootstrap: false, class_weight: [1.0, 1.0] };
+        let settings = Settings {
+            learning_rate: 0.01,
+            seed: 0,
+            init_scale: 0.01,
+            bootstrap: false,
+            class_weight: [1.0, 1.0],
+            method: Method::Ista,
+            tol: 1e-6,
+        };
         let solver = Solver::new(grid, settings, 3 * n_features, isa).expect("a solver");
         Self { x, gradient, labels, standard, solver }
     }

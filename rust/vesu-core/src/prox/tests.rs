@@ -34,18 +34,36 @@ impl Samples {
 }
 
 fn settings() -> Settings {
-    Settings { learning_rate: 0.08, seed: 1, init_scale: 0.01, bootstrap: true, class_weight: [1.0, 1.0] }
+    Settings {
+        method: Method::Ista,
+        learning_rate: 0.08,
+        seed: 1,
+        init_scale: 0.01,
+        bootstrap: true,
+        class_weight: [1.0, 1.0],
+        tol: 1e-6,
+    }
 }
 
+const METHODS: [Method; 3] = [Method::Ista, Method::Fista, Method::ProxNewton];
+
 fn solver(neurons: usize, n_coefficients: usize, isa: Isa) -> Solver {
+    solver_of(Method::Ista, neurons, n_coefficients, isa)
+}
+
+fn solver_of(method: Method, neurons: usize, n_coefficients: usize, isa: Isa) -> Solver {
     let grid = Grid::new(neurons, vec![1e-4, 1e-3, 1e-2], vec![1e-4, 1e-2]).unwrap();
-    Solver::new(grid, settings(), n_coefficients, isa).unwrap()
+    Solver::new(grid, Settings { method, ..settings() }, n_coefficients, isa).unwrap()
 }
 
 fn run(data: &Samples, neurons: usize, isa: Isa, iterations: usize, threads: usize) -> Solver {
+    run_of(Method::Ista, data, neurons, isa, iterations, threads)
+}
+
+fn run_of(method: Method, data: &Samples, neurons: usize, isa: Isa, iterations: usize, threads: usize) -> Solver {
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
-        let mut solver = solver(neurons, data.design().n_coefficients(), isa);
+        let mut solver = solver_of(method, neurons, data.design().n_coefficients(), isa);
         for _ in 0..iterations {
             solver.step(&data.design(), &Cancel::new()).unwrap();
         }
@@ -53,13 +71,21 @@ fn run(data: &Samples, neurons: usize, isa: Isa, iterations: usize, threads: usi
     })
 }
 
+/// The whole state as text, in which NaN equals NaN and no two other floats are the same.
+fn text(solver: &Solver) -> String {
+    format!("{:?}", solver.state())
+}
+
 #[test]
 fn bits_do_not_depend_on_threads() {
     let data = samples(20_011, 3);
     for isa in Isa::supported() {
-        let one = run(&data, 5, isa, 4, 1);
-        for threads in [2, 3, 8] {
-            assert_eq!(run(&data, 5, isa, 4, threads).state(), one.state(), "{isa:?} {threads}");
+        for method in METHODS {
+            let one = run_of(method, &data, 5, isa, 4, 1);
+            for threads in [2, 3, 8] {
+                let other = run_of(method, &data, 5, isa, 4, threads);
+                assert!(text(&other) == text(&one), "{isa:?} {threads} {method:?}");
+            }
         }
     }
 }
@@ -117,26 +143,55 @@ proptest! {
 fn a_resumed_run_gives_the_same_bits() {
     let data = samples(1_000, 4);
     let isa = Isa::choose(None).unwrap();
-    let whole = run(&data, 3, isa, 12, 2);
-    for split in [0, 1, 5, 11] {
-        let mut second = solver(3, data.design().n_coefficients(), isa);
-        second.set_state(run(&data, 3, isa, split, 1).state().clone()).unwrap();
-        while second.iteration() < 12 {
-            second.step(&data.design(), &Cancel::new()).unwrap();
+    for method in METHODS {
+        let whole = run_of(method, &data, 3, isa, 12, 2);
+        for split in [0, 1, 5, 11] {
+            let mut second = solver_of(method, 3, data.design().n_coefficients(), isa);
+            second.set_state(run_of(method, &data, 3, isa, split, 1).state().clone()).unwrap();
+            while second.iteration() < 12 {
+                second.step(&data.design(), &Cancel::new()).unwrap();
+            }
+            assert!(text(&second) == text(&whole), "{method:?} {split}");
         }
-        assert_eq!(second.params(), whole.params());
     }
 }
 
 #[test]
 fn a_cancelled_step_leaves_the_state() {
     let data = samples(1_000, 2);
-    let mut solver = run(&data, 2, Isa::Portable, 2, 1);
-    let before = solver.state().clone();
-    let cancel = Cancel::new();
-    cancel.cancel();
-    assert!(matches!(solver.step(&data.design(), &cancel), Err(Error::Cancelled)));
-    assert_eq!(solver.state(), &before);
+    for method in METHODS {
+        let mut solver = solver_of(method, 2, data.design().n_coefficients(), Isa::Portable);
+        for _ in 0..2 {
+            let before = text(&solver);
+            let cancel = Cancel::new();
+            cancel.cancel();
+            assert!(matches!(solver.step(&data.design(), &cancel), Err(Error::Cancelled)));
+            assert!(text(&solver) == before);
+            solver.step(&data.design(), &Cancel::new()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_method_comes_to_the_same_optimum() {
+    let data = samples(30_000, 3);
+    let (design, cancel) = (data.design(), Cancel::new());
+    for isa in Isa::supported() {
+        let mut newton = solver_of(Method::ProxNewton, 2, design.n_coefficients(), isa);
+        while !newton.converged().iter().all(|&converged| converged) {
+            assert!(newton.iteration() < 20);
+            newton.step(&design, &cancel).unwrap();
+        }
+        let best = newton.certify(&design, &cancel).unwrap();
+        for method in [Method::Ista, Method::Fista] {
+            let found = run_of(method, &data, 2, isa, 400, 2).certify(&design, &cancel).unwrap();
+            for candidate in 0..best.gap.len() {
+                let above = found.objective[candidate] - best.objective[candidate];
+                assert!(above <= found.gap[candidate] + 1e-7 && above >= -best.gap[candidate] - 1e-7);
+                assert!(best.gap[candidate] <= 1e-6 * best.objective[candidate]);
+            }
+        }
+    }
 }
 
 #[test]
