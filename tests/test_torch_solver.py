@@ -107,9 +107,9 @@ def test_the_rust_core_draws_the_same():  # R12 R27: at zero coefficients a neur
 def test_135_candidates_after_120_iterations_are_the_rust_solvers(device):  # R11 R12 R27 R50
     x, y, g = data(6001, 6)
     rust, ours = both(x, device)
-    assert ours.state()["params"].tobytes() == params_of(rust).tobytes()
+    assert ours.state()["params"].tobytes() == rust.state()["params"].tobytes()
     expected, found = steps(rust, 120, x, y, g), steps(ours, 120, x, y, g)
-    wanted, params = params_of(rust), ours.state()["params"]
+    wanted, params = rust.state()["params"], ours.state()["params"]
     assert params.shape == (135, 19) and np.abs(wanted).max() > 0.1
     assert relative(params, wanted) <= TOLERANCE
     np.testing.assert_array_equal(np.abs(params) > TOLERANCE, np.abs(wanted) > TOLERANCE)
@@ -142,7 +142,7 @@ def test_any_shape_is_the_rust_solvers(
         init_scale=0.1, bootstrap=bootstrap, class_weight=class_weight,
     )  # fmt: skip
     expected, found = steps(rust, 4, x, y, g), steps(ours, 4, x, y, g)
-    assert relative(ours.state()["params"], params_of(rust)) <= 1e-6
+    assert relative(ours.state()["params"], rust.state()["params"]) <= 1e-6
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-7)
 
 
@@ -151,7 +151,7 @@ def test_many_features_and_a_large_offset(device):  # R27
     x += np.float32(3000)
     rust, ours = both(x, device, rate=0.005, neurons=2)
     steps(rust, 20, x, y, g), steps(ours, 20, x, y, g)
-    assert relative(ours.state()["params"], params_of(rust)) <= TOLERANCE
+    assert relative(ours.state()["params"], rust.state()["params"]) <= TOLERANCE
 
 
 def test_diverging_candidates_freeze_as_in_rust(device):  # R12
@@ -160,7 +160,7 @@ def test_diverging_candidates_freeze_as_in_rust(device):  # R12
     steps(rust, 60, x, y, g), steps(ours, 60, x, y, g)
     state = ours.state()
     assert 0 < state["diverged"].sum() < 8
-    np.testing.assert_array_equal(state["diverged"], diverged_of(rust))
+    np.testing.assert_array_equal(state["diverged"], rust.state()["diverged"])
     assert np.isfinite(state["params"]).all()
     frozen = state["params"][state["diverged"]]
     steps(ours, 3, x, y, g)
@@ -187,17 +187,18 @@ def test_the_same_run_gives_the_same_bits_and_so_does_a_split_one(device, method
         assert bits(second.state()) == bits(expected[1])
 
 
-def test_a_state_goes_over_to_the_rust_solver_and_back(device):  # R27, R37's ground
+@pytest.mark.parametrize("method", ["ista", "fista"])
+def test_a_state_goes_over_to_the_rust_solver_and_back(device, method):  # R27, R37's ground
     x, y, g = data(3000, 5)
-    rust, ours = both(x, device)
+    rust, ours = both(x, device, method=method)
     steps(rust, 40, x, y, g)
-    give_to_torch(rust, ours)
+    ours.set_state(rust.state())
     steps(ours, 20, x, y, g)
-    back, _ = both(x, device)
-    give_to_rust(ours, back)
-    assert params_of(back).tobytes() == ours.state()["params"].tobytes()
+    back, _ = both(x, device, method=method)
+    back.set_state(ours.state())
+    assert back.state()["params"].tobytes() == ours.state()["params"].tobytes()
     steps(back, 20, x, y, g), steps(rust, 40, x, y, g)
-    assert relative(params_of(back), params_of(rust)) <= TOLERANCE
+    assert relative(back.state()["params"], rust.state()["params"]) <= TOLERANCE
     assert back.iteration == rust.iteration == 80
 
 
@@ -259,6 +260,20 @@ def test_fista_is_the_float64_reference(device):  # R27
         wanted = slow_fista(rows, y.astype(float), v, start, l1, 1e-3, 0.08, 80)
         assert relative(ours.state()["params"][candidate], wanted) <= 1e-5
     assert ours.method == "fista"
+
+
+def test_fista_and_the_certificate_are_the_rust_solvers(device):  # R27
+    x, y, g = data(6001, 6)
+    rust, ours = both(x, device, method="fista")
+    expected, found = steps(rust, 120, x, y, g), steps(ours, 120, x, y, g)
+    wanted, state = rust.state(), ours.state()
+    assert relative(state["params"], wanted["params"]) <= 1e-5
+    np.testing.assert_array_equal(np.abs(state["params"]) > 1e-5, np.abs(wanted["params"]) > 1e-5)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    assert (state["momentum"] > 1).any() and list(state) == list(wanted)
+    rust.set_state(state)  # the same point for both
+    for ours_says, rust_says in zip(ours.certify(x, y, g), rust.certify(x, y, g), strict=True):
+        np.testing.assert_allclose(ours_says, rust_says, rtol=1e-4, atol=1e-6)
 
 
 def test_fista_gains_on_ista_and_the_gap_bounds_what_is_left(device):  # R27
@@ -571,21 +586,3 @@ def test_learning_rates_are_each_candidates_own():  # R15's ground
 
 def bits(state):
     return {name: value if name == "iteration" else value.tobytes() for name, value in state.items()}
-
-
-def params_of(rust):
-    return rust.state()[0]
-
-
-def diverged_of(rust):
-    return rust.state()[2]
-
-
-def give_to_torch(rust, ours):
-    names = ("params", "iteration", "diverged", "start_loss")
-    ours.set_state(ours.state() | dict(zip(names, rust.state(), strict=True)))
-
-
-def give_to_rust(ours, rust):
-    state = ours.state()
-    rust.set_state(*(state[name] for name in ("params", "iteration", "diverged", "start_loss")))
