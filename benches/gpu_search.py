@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from vesu import _core
+from vesu.errors import ArgumentError
 from vesu.grid_search.torch_bootstrap import neuron_pair_keys, poisson_weights
 from vesu.grid_search.torch_device import available_bytes, device_name, exact_products, open_device
 from vesu.grid_search.torch_solver import TorchProxSolver
@@ -227,7 +228,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 8192, 4 << 30)  # fmt: skip
     if options.quick:
         size = Size(20_000, options.features, options.neurons, 3, 5000, 512, 32 << 20)
-    device = open_device(torch, options.device or ("cpu" if options.quick else "cuda"))
+    try:
+        device = open_device(torch, options.device or ("cpu" if options.quick else "cuda"))
+    except ArgumentError as error:
+        parser.error(str(error))
     limits = measure_limits(device, size)
     samples = make_samples(size.samples, size.features)
     plain, load_s = run_ours(samples, size, device, limits, fused=False)

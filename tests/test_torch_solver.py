@@ -267,8 +267,8 @@ def test_fista_and_the_certificate_are_the_rust_solvers(device):  # R27
     rust, ours = both(x, device, method="fista")
     expected, found = steps(rust, 120, x, y, g), steps(ours, 120, x, y, g)
     wanted, state = rust.state(), ours.state()
-    assert relative(state["params"], wanted["params"]) <= 1e-5
-    np.testing.assert_array_equal(np.abs(state["params"]) > 1e-5, np.abs(wanted["params"]) > 1e-5)
+    assert relative(state["params"], wanted["params"]) <= TOLERANCE
+    np.testing.assert_array_equal(np.abs(state["params"]) > TOLERANCE, np.abs(wanted["params"]) > TOLERANCE)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     assert (state["momentum"] > 1).any() and list(state) == list(wanted)
     rust.set_state(state)  # the same point for both
