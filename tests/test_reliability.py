@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+import vesu
 from vesu.errors import ArgumentError
+from vesu.ledger import iter_events
 from vesu.reliability import UncertaintyErrors, measure_calibration, reliability, shift_prior
 
 
@@ -141,7 +143,7 @@ def test_one_certain_ensemble_is_one_group():
 def test_nothing_labelled_is_told_as_nothing():
     p, y, _ = case(8)
     found = reliability(p, np.full_like(y, 2))
-    assert found.n == 0 and math.isnan(found.ece) and found.to_json()["confidence"] == [None] * 15
+    assert found.n == 0 and math.isnan(found.ece) and [b["confidence"] for b in found.to_json()["bins"]] == [None] * 15
 
 
 P, Y, U = case(9, (4, 5, 6))
@@ -187,3 +189,26 @@ def test_bad_settings_are_named():
         reliability(P, Y, 4) + reliability(P, Y, 3)
     with pytest.raises(ArgumentError, match=r"^prior, density, threshold: got"):
         measure(P, U, Y) + measure(P, U, Y, threshold=0.5)
+
+
+# ---- in a run ----
+
+
+def test_a_run_measures_its_validation_volumes(finished, dataset, small_config):  # R17 R54
+    entry = finished.summary["validation"]["calibration"]
+    (event,) = [e for e in iter_events(finished.folder / "events.jsonl") if e["event"] == "CALIBRATION_MEASURED"]
+    assert {key: event[key] for key in entry} == entry
+    model = vesu.SurfaceModel.load(finished.folder)
+    volumes = finished.summary["validation"]["volumes"]
+    found = []
+    for pair in vesu.discover(dataset).pairs:
+        if pair.volume_id in volumes:
+            prediction, label = model.predict(vesu.read_volume(pair.image)), vesu.read_volume(pair.label)
+            shares = {"prior": entry["training_prior"], "density": entry["density"], "threshold": model.prox.threshold}
+            found.append(measure_calibration(prediction.probability, prediction.uncertainty, label, **shares))
+    assert len(found) == len(volumes) > 0
+    assert sum(found[1:], found[0]).to_json() == entry
+    assert entry["density"] == finished.summary["validation"]["density_label"] < 0.2
+    assert entry["training_prior"] == pytest.approx(0.5, abs=0.1)  # class-balanced voxels
+    assert entry["corrected"]["ece"] < entry["raw"]["ece"]
+    assert entry["uncertainty"]["auroc"] > 0.5

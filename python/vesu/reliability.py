@@ -102,14 +102,16 @@ class Reliability:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an empty bin's confidence and frequency are None."""
+        n_bins = len(self.count)
+        columns = zip(self.count.tolist(), _plain(self.confidence), _plain(self.frequency), strict=True)
         return {
-            "n_bins": len(self.count),
-            "count": self.count.tolist(),
-            "confidence": _plain(self.confidence),
-            "frequency": _plain(self.frequency),
             "ece": self.ece,
             "max_error": self.max_error,
             "brier": self.brier,
+            "bins": [
+                {"low": k / n_bins, "high": (k + 1) / n_bins, "count": n, "confidence": p, "frequency": y}
+                for k, (n, p, y) in enumerate(columns)
+            ],
         }
 
 
