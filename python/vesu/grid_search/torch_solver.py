@@ -76,6 +76,8 @@ class TorchProxSolver:
 
     Examples
     --------
+    >>> import pytest
+    >>> torch = pytest.importorskip("torch")  # the example needs it
     >>> rng = np.random.default_rng(0)
     >>> x = rng.standard_normal((2000, 3), dtype=np.float32)
     >>> y = (x[:, 0] > 0).astype(np.uint8)
