@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vesu import _core
-from vesu.errors import ArgumentError
+from vesu.errors import VesuError
 from vesu.grid_search.torch_bootstrap import neuron_pair_keys, poisson_weights
-from vesu.grid_search.torch_device import available_bytes, device_name, exact_products, open_device
+from vesu.grid_search.torch_device import available_bytes, device_name, exact_products, import_torch, open_device
 from vesu.grid_search.torch_solver import TorchProxSolver
 
 L1, L2, RATE = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2], [1e-4, 1e-3, 1e-2], 0.08
@@ -52,6 +51,39 @@ class Size:
     @property
     def width(self) -> int:
         return 3 * self.features + 1
+
+
+@dataclass(frozen=True)
+class Machine:
+    """torch and the device that is measured."""
+
+    torch: Any
+    device: Any
+
+    @classmethod
+    def open(cls, name: str) -> "Machine":
+        torch = import_torch()
+        return cls(torch, open_device(torch, name))
+
+    def clock(self, work: Callable[[], object]) -> float:
+        """Seconds until the device has done it all."""
+        self.synchronise()
+        start = time.perf_counter()
+        work()
+        self.synchronise()
+        return time.perf_counter() - start
+
+    def synchronise(self) -> None:
+        if self.device.type == "cuda":
+            self.torch.cuda.synchronize(self.device)
+
+    def peak_bytes(self) -> int | None:
+        """The most that tensors have taken since the last call; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        peak = int(self.torch.cuda.max_memory_allocated(self.device))
+        self.torch.cuda.reset_peak_memory_stats(self.device)
+        return peak
 
 
 @dataclass(frozen=True)
@@ -93,28 +125,15 @@ def arguments(x: NDArray[np.float32], size: Size) -> tuple[Any, ...]:
     return mean.tolist(), scale.tolist(), True, size.neurons, L1, L2, RATE, 0, 0.01
 
 
-def clock(device: Any, work: Callable[[], object]) -> float:
-    """Seconds until the device has done it all."""
-    synchronise(device)
-    start = time.perf_counter()
-    work()
-    synchronise(device)
-    return time.perf_counter() - start
-
-
-def synchronise(device: Any) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def measure_limits(device: Any, size: Size) -> Limits:
-    """The better of five each: a float32 product without TF32, a copy (read and write counted)."""
+def measure_limits(on: Machine, size: Size) -> Limits:
+    """The best of six each: a float32 product without TF32, a copy (read and write counted)."""
+    torch, device = on.torch, on.device
     a = torch.randn(size.matmul, size.matmul, device=device)
     source = torch.empty(size.copy_bytes // 4, device=device).normal_()
     target = torch.empty_like(source)
     with exact_products(torch):
-        product = min(clock(device, lambda: a @ a) for _ in range(6))
-    copy = min(clock(device, lambda: target.copy_(source)) for _ in range(6))
+        product = min(on.clock(lambda: a @ a) for _ in range(6))
+    copy = min(on.clock(lambda: target.copy_(source)) for _ in range(6))
     return Limits(2 * size.matmul**3 / product / 1e12, 2 * size.copy_bytes / copy / 1e9)
 
 
@@ -128,23 +147,23 @@ def timing(name: str, seconds: float, n: int, size: Size, limits: Limits, peak: 
     )  # fmt: skip
 
 
-def run_ours(samples: Samples, size: Size, device: Any, limits: Limits, fused: bool) -> tuple[Timing, float]:
+def run_ours(samples: Samples, size: Size, on: Machine, limits: Limits, fused: bool) -> tuple[Timing, float]:
     """The whole search after one warming iteration, and the seconds of loading the samples."""
-    solver = TorchProxSolver(*arguments(samples[0], size), device=str(device), compile=fused)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    load = clock(device, lambda: solver.load(*samples))
+    solver = TorchProxSolver(*arguments(samples[0], size), device=str(on.device), compile=fused)
+    on.peak_bytes()
+    load = on.clock(lambda: solver.load(*samples))
     start = solver.state()
     solver.step(*samples)
     solver.set_state(start)
-    seconds = clock(device, lambda: [solver.step(*samples) for _ in range(size.iterations)])
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    seconds = on.clock(lambda: [solver.step(*samples) for _ in range(size.iterations)])
     name = "vesu, torch.compile" if fused else "vesu, plain operations"
-    return timing(name, seconds, len(samples[1]), size, limits, peak, "; ".join(solver.fallbacks)), load
+    note = "; ".join(solver.fallbacks)
+    return timing(name, seconds, len(samples[1]), size, limits, on.peak_bytes(), note), load
 
 
-def run_plain(samples: Samples, size: Size, device: Any, limits: Limits) -> Timing:
+def run_plain(samples: Samples, size: Size, on: Machine, limits: Limits) -> Timing:
     """The search as a torch user writes it: whole batches, weights stored, no loss reported."""
+    torch, device = on.torch, on.device
     free = available_bytes(torch, device) or 0
     n = min(len(samples[1]), int(0.9 * free / (4 * (PEER_BUFFERS * size.candidates + size.width))))
     x, y, g = (torch.from_numpy(array[:n]).to(device) for array in samples)
@@ -170,16 +189,17 @@ def run_plain(samples: Samples, size: Size, device: Any, limits: Limits) -> Timi
     with torch.inference_mode(), exact_products(torch):
         step()
         params.zero_()
-        seconds = clock(device, lambda: [step() for _ in range(size.iterations)])
+        on.peak_bytes()
+        seconds = on.clock(lambda: [step() for _ in range(size.iterations)])
     note = "" if n == len(samples[1]) else f"memory holds {n} samples only"
-    return timing("plain torch", seconds, n, size, limits, None, note)
+    return timing("plain torch", seconds, n, size, limits, on.peak_bytes(), note)
 
 
-def agreement(size: Size, device: Any) -> dict[str, Any]:
+def agreement(size: Size, on: Machine) -> dict[str, Any]:
     """Against the Rust core on the CPU after the same iterations, and whether a second run gives the same bits."""
     samples = make_samples(size.agreement_samples, size.features, seed=1)
     given = arguments(samples[0], size)
-    rust, first, second = _core.ProxSolver(*given), *(TorchProxSolver(*given, device=str(device)) for _ in range(2))
+    rust, first, second = _core.ProxSolver(*given), *(TorchProxSolver(*given, device=str(on.device)) for _ in range(2))
     start = time.perf_counter()
     for _ in range(size.iterations):
         rust.step(*samples)
@@ -229,22 +249,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.quick:
         size = Size(20_000, options.features, options.neurons, 3, 5000, 512, 32 << 20)
     try:
-        device = open_device(torch, options.device or ("cpu" if options.quick else "cuda"))
-    except ArgumentError as error:
+        on = Machine.open(options.device or ("cpu" if options.quick else "cuda"))
+    except VesuError as error:
         parser.error(str(error))
-    limits = measure_limits(device, size)
+    limits = measure_limits(on, size)
     samples = make_samples(size.samples, size.features)
-    plain, load_s = run_ours(samples, size, device, limits, fused=False)
+    plain, load_s = run_ours(samples, size, on, limits, fused=False)
     rows = [plain]
     if not options.no_compile:
-        rows.append(run_ours(samples, size, device, limits, fused=True)[0])
-    rows.append(run_plain(samples, size, device, limits))
-    found = agreement(size, device)
+        rows.append(run_ours(samples, size, on, limits, fused=True)[0])
+    rows.append(run_plain(samples, size, on, limits))
+    found = agreement(size, on)
     best = min(rows[:-1], key=lambda row: row.seconds)
     result = {
-        "device": device_name(torch, device),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
+        "device": device_name(on.torch, on.device),
+        "torch": on.torch.__version__,
+        "cuda": on.torch.version.cuda,
         "python": platform.python_version(),
         "quick": options.quick,
         "size": asdict(size),
@@ -255,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "agreement": found,
     }
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"{result['device']}, torch {torch.__version__}: {size.samples:,} samples x {size.width - 1} weights x "
+    print(f"{result['device']}, torch {on.torch.__version__}: {size.samples:,} samples x {size.width - 1} weights x "
           f"{size.candidates} candidates x {size.iterations} iterations")  # fmt: skip
     print_table(rows, limits)
     print(f"\nloading the samples: {load_s:.2f} s; target {TARGET_S:.0f} s for the search at full size")

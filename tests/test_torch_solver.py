@@ -365,6 +365,22 @@ def test_too_little_memory_is_refused_before_anything_is_allocated(monkeypatch):
         on_torch(x, neurons=18_000)
 
 
+@pytest.mark.parametrize("where", ["_upload", "_chunk"])
+def test_memory_that_others_took_meanwhile_is_a_memory_error(monkeypatch, where):
+    x, y, g = data(900, 3)
+    solver = on_torch(x)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore words")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(solver._objective), where, full)
+        with pytest.raises(MemoryLimitError, match=r"Tried to allocate 2 GiB$"):
+            solver.step(x, y, g)
+    assert solver.iteration == 0
+    steps(solver, 2, x, y, g)
+
+
 def test_an_interrupt_leaves_the_state_as_it_was(monkeypatch):
     x, y, g = data(9000, 3)
     solver = on_torch(x)

@@ -6,9 +6,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from vesu.data.machine import available_memory_bytes, gpu_problem
-from vesu.errors import ArgumentError, VesuError
+from vesu.errors import ArgumentError, MemoryLimitError, VesuError
 
-__all__ = ["MissingTorchError", "available_bytes", "device_name", "exact_products", "import_torch", "open_device"]
+__all__ = [
+    "MissingTorchError",
+    "available_bytes",
+    "device_name",
+    "exact_products",
+    "import_torch",
+    "memory_errors",
+    "open_device",
+]
 
 
 class MissingTorchError(VesuError, ImportError):
@@ -66,6 +74,15 @@ def available_bytes(torch: Any, device: Any) -> int | None:
     free, _ = torch.cuda.mem_get_info(device)
     # What torch holds for itself and no tensor uses is free to us.
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+@contextmanager
+def memory_errors(torch: Any) -> Iterator[None]:
+    """What a GPU refuses all the same (others take its memory too) is a :class:`MemoryLimitError`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryLimitError(f"the search on a GPU: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from vesu import _core
 from vesu.errors import ArgumentError, MemoryLimitError
 from vesu.grid_search.checks import Samples
 from vesu.grid_search.torch_bootstrap import neuron_pair_keys, poisson_weights
-from vesu.grid_search.torch_device import available_bytes, exact_products
+from vesu.grid_search.torch_device import available_bytes, exact_products, memory_errors
 
 __all__ = ["BLOCK", "Shape", "TorchObjective"]
 
@@ -127,7 +127,8 @@ class TorchObjective:
         self._check(samples)
         self._resident, self._source = None, ()  # make room first
         self._check_memory(len(samples.y))
-        self._resident = self._upload(samples)
+        with memory_errors(self._torch):
+            self._resident = self._upload(samples)
         self._source = source
 
     def _check(self, samples: Samples) -> None:
@@ -197,15 +198,15 @@ class TorchObjective:
         resident = self._resident
         assert resident is not None, "load comes first"
         torch = self._torch
-        columns = torch.tensor(params.T.astype(np.float32), device=self._device)
-        factors = None
-        if tuple(class_weight) != (1.0, 1.0):
-            factors = torch.tensor([float(weight) for weight in class_weight], device=self._device)
-        total = torch.zeros((self._shape.width + 1, len(params)), dtype=torch.float64, device=self._device)
-        with torch.inference_mode(), exact_products(torch):
+        with torch.inference_mode(), exact_products(torch), memory_errors(torch):
+            columns = torch.tensor(params.T.astype(np.float32), device=self._device)
+            factors = None
+            if tuple(class_weight) != (1.0, 1.0):
+                factors = torch.tensor([float(weight) for weight in class_weight], device=self._device)
+            total = torch.zeros((self._shape.width + 1, len(params)), dtype=torch.float64, device=self._device)
             for first, n, block in _cuts(resident.n, self.chunk):
                 total += self._chunk(resident, first, n, block, columns, factors)
-        means: NDArray[np.float64] = total.T.cpu().numpy() / resident.n
+            means: NDArray[np.float64] = total.T.cpu().numpy() / resident.n
         return means
 
     def _chunk(self, resident: _Resident, first: int, n: int, block: int, columns: Any, factors: Any) -> Any:
@@ -218,6 +219,8 @@ class TorchObjective:
         if self._compiled is not None and (first == 0 or n == self.chunk):  # each other length would be compiled anew
             try:
                 return self._compiled(*arguments)
+            except self._torch.OutOfMemoryError:
+                raise  # not the compiler's fault
             except Exception as error:  # noqa: BLE001  # no compiler, an unsupported GPU, ...: torch names no base class
                 self._compiled = None
                 self.fallbacks += (f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0]}",)
