@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vesu.data.volumes import encode_volume
 from vesu.ledger import LedgerWriter
+from vesu.reliability import measure_calibration
 
 L1 = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 L2 = (1e-4, 1e-3, 1e-2)
@@ -253,10 +254,22 @@ def _summary(
         "search": {"candidates": len(rows), "max_iter": spec.iterations, "samples": 280_000, "features": 26,
                    "seconds": 88.3, "diverged": 1, "learning_rate": 0.08, "lipschitz": 3.417, "isa": "avx2"},
         "validation": {"volumes": ["3281388561"], **scores, "density_label": 0.0583, "density_mask": 0.0519,
+                       "calibration": _calibration(spec),
                        "baselines": {"all_background": nothing, "intensity_quantile": bright}},
         "submission": submission,
         "ledger": ledger,
     }  # fmt: skip
+
+
+def _calibration(spec: Spec) -> dict[str, Any]:
+    """Of a made-up model that was trained on as much surface as background."""
+    rng = np.random.default_rng(spec.seed + 1)
+    logit = rng.normal(-3.6, 1.7, 60_000)
+    label = (rng.random(60_000) < 1 / (1 + np.exp(-logit))).astype(np.uint8)
+    probability = (1 / (1 + np.exp(-(logit + 2.8) + rng.normal(0, 0.5, 60_000)))).astype(np.float32)
+    spread = (0.08 * np.sqrt(probability * (1 - probability)) + 0.02 * rng.random(60_000)).astype(np.float32)
+    shares = {"prior": 0.5, "density": float(label.mean()), "threshold": 0.5}
+    return measure_calibration(probability, spread, label, **shares).to_json()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "features": BESIDE | {"data"},
     "grid_search": BESIDE | {"data"},
     "calibration": BESIDE | {"volume"},
+    "reliability": BESIDE,
     "segmentation": BESIDE | {"volume", "calibration"},
     "submission": BESIDE | {"data"},
     "report": BESIDE | {"ledger", "data"},

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_every_volume_is_pictured_in_three_axes(page: Page) -> None:  # R30, ite
     alts = " ".join(image["alt"] or "" for image in images)
     assert all(f"volume 1407735, slice {axis} = " in alts for axis in "zyx")
     charts = [svg for svg in page.all("svg") if svg.get("role") == "img"]
-    assert len(charts) == 2 + 5  # density of two volumes; heat map, three training charts, phases
+    assert len(charts) == 2 + 5 + 2  # density of two volumes; heat map, three training charts, phases; calibration
     assert all(len(chart["aria-label"] or "") > 30 for chart in charts)
 
 
@@ -68,6 +69,34 @@ def test_the_full_leaderboard_is_there(made: Path, page: Page) -> None:  # R13
     assert "All 135 candidates" in page.text
     heat = next(svg["aria-label"] or "" for svg in page.all("svg") if "Objective of" in (svg.get("aria-label") or ""))
     assert "134 candidates" in heat and f"best at neuron {rows[0]['neuron']}" in heat  # one diverged
+
+
+def test_calibration_is_drawn_and_names_its_prior(made: Path, page: Page) -> None:  # R17
+    entry = json.loads((made / "summary.json").read_text())["validation"]["calibration"]
+    for name, words in (("raw", "As predicted"), ("corrected", "Corrected to the volumes' density")):
+        figures = (f"{entry[name][key]:.3f}" for key in ("ece", "max_error", "brier"))
+        assert " ".join([words, *figures]) in re.sub(" +", " ", page.text)
+    assert "60\u202f000 labelled voxels" in page.text
+    assert (
+        f"{100 * entry['density']:.2f}\u202f% are surface; of what the search was trained on, 50.00\u202f%" in page.text
+    )
+    labels = [svg["aria-label"] or "" for svg in page.all("svg")]
+    (diagram,) = (label for label in labels if label.startswith("Reliability diagram"))
+    assert f"as predicted: expected calibration error {entry['raw']['ece']:.3f}" in diagram
+    (bars,) = (label for label in labels if label.startswith("Share of wrong calls"))
+    groups = entry["uncertainty"]["groups"]
+    assert f"{100 * groups[0]['error_rate']:.1f} % where the ensemble is surest" in bars
+    assert f"with probability {entry['uncertainty']['auroc']:.2f} " in page.text
+
+
+@pytest.mark.parametrize("kept", [{}, {"raw": {"bins": [{"count": 0}]}}, {"raw": {}, "uncertainty": {"groups": [{}]}}])
+def test_a_run_with_less_calibration_invents_none(run: Path, kept: dict[str, object]) -> None:  # R54
+    edit(run / "summary.json", lambda s: s["validation"].update(calibration=kept))
+    text = Page(write_report(run)).text
+    assert "Reliability diagram: not recorded" in text and "Errors by uncertainty: not recorded" in text
+    edit(run / "summary.json", lambda s: s["validation"].pop("calibration") and None)
+    text = Page(write_report(run)).text
+    assert "Calibration: not recorded" in text
 
 
 TAGS = {

@@ -86,6 +86,8 @@ def test_malformed_json_names_the_file(run: Path, name: str, data: bytes) -> Non
         ("summary.json", {"phases": {"fit": 1}}, "phases: got .* a list"),
         ("summary.json", {"phases": [3]}, r"phases\[0\]: got int; accepted: a JSON object"),
         ("summary.json", {"validation": {"volumes": [1]}}, "volumes: got .* a list of strings"),
+        ("summary.json", {"validation": {"calibration": {"raw": {"bins": [{"count": 0.5}]}}}}, "count: got 0.5"),
+        ("summary.json", {"validation": {"calibration": {"uncertainty": {"auroc": "high"}}}}, "auroc: got 'high'"),
         ("summary.json", {"started_ns": True}, "started_ns"),
         ("segment/1407735.json", {"ink_ratio_by_slice": ["x"]}, "ink_ratio_by_slice: 0: got 'x'"),
         ("preflight.json", {"checked_pairs": 1.5}, "checked_pairs: got 1.5; accepted: a whole number"),

@@ -2,6 +2,7 @@
 
 import html
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vesu.report.calibration import Calibration
 from vesu.report.extras import optional
 from vesu.report.loader import Candidate, Phase
 from vesu.report.training import Curve
@@ -20,6 +22,7 @@ VARIABLES = {INK: "ink", SOFT: "soft", GRID: "line", ACCENT: "accent", SECOND: "
 MAX_VECTOR_CELLS = 4000
 MAX_POINTS = 2000
 MAX_PHASES = 40
+MAX_BINS, MAX_GROUPS = 200, 40
 SETTINGS = {
     "svg.fonttype": "none",  # text stays text: the page's font, selectable, read by screen readers
     "svg.hashsalt": "vesu",  # the same chart gives the same bytes
@@ -177,6 +180,66 @@ def density_chart(name: str, volume_id: str, by_slice: Sequence[float], overall:
         if overall is not None:
             alt += f", {overall:.2%} over the whole volume"
         return _svg(figure, name, alt)
+
+
+def reliability_chart(calibration: Calibration) -> str | None:
+    """Observed share of surface against predicted probability; a point's area grows with the voxels behind it."""
+    raw, corrected = calibration.raw, calibration.corrected
+    drawn = []
+    if raw and raw.bins:
+        drawn.append((raw, ACCENT, "o", "as predicted"))
+    if corrected and corrected.bins:
+        drawn.append((corrected, SECOND, "s", "corrected to the volumes' density"))
+    if not drawn:
+        return None
+    with _axes(360, 300) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
+        for diagram, colour, marker, label in drawn:
+            bins = diagram.bins[:MAX_BINS]
+            total = sum(each.count for each in bins)
+            x, y = [each.confidence for each in bins], [each.frequency for each in bins]
+            area = [12 + 160 * math.sqrt(each.count / total) for each in bins]
+            axes.plot(x, y, color=colour, linewidth=1.4)
+            axes.scatter(x, y, area, color=colour, marker=marker, edgecolors=CARD, linewidths=0.8, zorder=3)
+            axes.plot([], [], color=colour, marker=marker, markersize=5, linewidth=1.4, label=label)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("mean predicted probability of a bin")
+        axes.set_ylabel("share of surface in the label")
+        axes.legend(loc="upper left", handlelength=1.8)
+        errors = "; ".join(
+            f"{label}: expected calibration error {diagram.ece:.3f}"
+            for diagram, _, _, label in drawn
+            if diagram.ece is not None
+        )
+        return _svg(figure, "reliability", f"Reliability diagram of the validation volumes. {errors}")
+
+
+def uncertainty_chart(calibration: Calibration) -> str | None:
+    """Share of wrong calls in stretches of uncertainty that hold about as many voxels each."""
+    groups = calibration.groups[:MAX_GROUPS]
+    if not groups:
+        return None
+    rates = [100 * group.error_rate for group in groups]
+    with _axes(360, 300) as (figure, axes):
+        places = np.arange(len(groups))
+        axes.bar(places, rates, width=0.82, color=ACCENT)
+        if calibration.error_rate is not None:
+            axes.axhline(100 * calibration.error_rate, color=SECOND, linewidth=1.2, linestyle=(0, (4, 3)))
+            note = f"dashed: all voxels {calibration.error_rate:.1%}"
+            axes.set_title(note, loc="right", fontsize=8.5, color=SECOND)
+        axes.set_xticks(
+            places, [f"{group.high:.3f}" for group in groups], rotation=45, ha="right", rotation_mode="anchor"
+        )
+        axes.set_ylim(0, max(1e-3, 1.08 * max(rates)))
+        axes.grid(False, axis="x")
+        axes.set_xlabel("uncertainty up to")
+        axes.set_ylabel("% wrong")
+        alt = (
+            f"Share of wrong calls by uncertainty in {len(groups)} groups: {rates[0]:.1f} % where the ensemble is "
+            f"surest, {rates[-1]:.1f} % where it is least sure"
+        )
+        return _svg(figure, "uncertainty", alt)
 
 
 def heat_map(rows: Sequence[Candidate]) -> str | None:

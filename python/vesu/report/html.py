@@ -153,6 +153,10 @@ def _charts(run: Run, safe: Any) -> dict[str, Any]:
     drawn: dict[str, str | None] = {}
     if run.summary and any(phase.seconds is not None for phase in run.summary.phases):
         drawn["phases"] = figures.phases_chart(run.summary.phases)
+    calibration = run.summary.validation.calibration if run.summary and run.summary.validation else None
+    if calibration:
+        drawn["reliability"] = figures.reliability_chart(calibration)
+        drawn["uncertainty"] = figures.uncertainty_chart(calibration)
     if run.leaderboard:
         drawn["heat"] = figures.heat_map(run.leaderboard)
     training = run.events.training if run.events else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from vesu.errors import DataError, EvidenceError, FileError, FormatError
 from vesu.ledger import verify
+from vesu.report.calibration import Calibration, read_calibration
 from vesu.report.jsonfile import Node, parse_json, read_bytes
 from vesu.report.training import Events, read_events
 
@@ -36,6 +37,7 @@ class Validation:
     density_label: float | None
     density_mask: float | None
     baselines: Mapping[str, Mapping[str, float]]
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,7 @@ def _validation(node: Node | None) -> Validation | None:
         density_label=node.number("density_label"),
         density_mask=node.number("density_mask"),
         baselines={} if baselines is None else {name: _scores(baselines.child(name)) for name in baselines.values},
+        calibration=read_calibration(node.child("calibration")),
     )
 
 

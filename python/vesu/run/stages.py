@@ -1,5 +1,7 @@
 """The staircase's steps, each a function from typed values to typed values; `pipeline` joins them."""
 
+import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,21 @@ from vesu.data.volumes import read_volume
 from vesu.errors import DataError
 from vesu.features import FeatureSpec, extract_features, gather, select_features
 from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord
+from vesu.reliability import measure_calibration
 from vesu.run.model import SurfaceModel
 from vesu.segmentation import Confusion, SegmentConfig, confusion, segment
 
-__all__ = ["Rows", "SourceIds", "TrainingSet", "calibrate", "fit_grid", "load", "sampled_rows", "training_set"]
+__all__ = [
+    "Rows",
+    "SourceIds",
+    "TrainingSet",
+    "calibrate",
+    "fit_grid",
+    "load",
+    "sampled_rows",
+    "training_prior",
+    "training_set",
+]
 
 Array = NDArray[Any]
 
@@ -166,9 +179,10 @@ def calibrate(
     volumes: Mapping[str, tuple[Array, Array]],
     untuned: SurfaceModel,
     config: RunConfig,
+    prior: float,
     on_volume: Callable[[str], None],
 ) -> tuple[SegmentConfig, dict[str, Any]]:
-    """Fit the per-volume threshold rule on labelled volumes (R28) and measure the masks it gives.
+    """Fit the per-volume threshold rule on labelled volumes (R28); measure the probabilities (R17) and the masks.
 
     Parameters
     ----------
@@ -176,19 +190,25 @@ def calibrate(
         Held-out volumes, each pair (z, y, x).
     untuned : SurfaceModel
         The model; its own segmentation rule is ignored.
+    prior : float
+        From :func:`training_prior`.
 
     Returns
     -------
     SegmentConfig, dict
         The fitted rule, and the validation entry of ``summary.json`` with the trivial baselines beside.
     """
-    probabilities = {}
-    for volume_id, (image, _) in volumes.items():
-        probabilities[volume_id] = untuned.predict(
-            image, max_feature_bytes=int(config.max_feature_gib * 2**30), n_threads=config.n_threads
-        ).probability
-        on_volume(volume_id)
     labels = {volume_id: label for volume_id, (_, label) in volumes.items()}
+    density = _pooled_density(list(labels.values()), list(labels.values()))
+    probabilities, measured = {}, []
+    for volume_id, (image, label) in volumes.items():
+        found = untuned.predict(
+            image, max_feature_bytes=int(config.max_feature_gib * 2**30), n_threads=config.n_threads
+        )
+        probabilities[volume_id] = found.probability
+        shares = {"prior": prior, "density": density, "threshold": untuned.prox.threshold}
+        measured.append(measure_calibration(found.probability, found.uncertainty, label, **shares))
+        on_volume(volume_id)
     settings = config.segment
     options: dict[str, Any] = {} if settings.hysteresis else {"low_factors": ()}
     rule = fit_threshold_rule(
@@ -210,12 +230,12 @@ def calibrate(
         volume_id: segment(probability, tuned, n_threads=config.n_threads).mask
         for volume_id, probability in probabilities.items()
     }
-    density = _pooled_density(list(labels.values()), list(labels.values()))
     return tuned, {
         "volumes": list(volumes),
         **_pooled_scores(masks, labels),
         "density_label": density,
         "density_mask": _pooled_density(list(masks.values()), list(labels.values())),
+        "calibration": functools.reduce(operator.add, measured).to_json(),
         "baselines": {
             name: _pooled_scores(baseline, labels)
             for name, baseline in {
@@ -224,6 +244,11 @@ def calibrate(
             }.items()
         },
     }
+
+
+def training_prior(data: TrainingSet, config: RunConfig) -> float:
+    """The share of surface that the search was fitted under: of its weighted samples."""
+    return 0.5 if config.search.class_weight == "balanced" else float(data.train.y.mean())
 
 
 def brightest(image: Array, density: float) -> NDArray[np.uint8]:
