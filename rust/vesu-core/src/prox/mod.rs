@@ -21,6 +21,8 @@ mod pass;
 mod penalty;
 pub mod predict;
 mod simd;
+#[cfg(target_arch = "aarch64")]
+mod simd_neon;
 
 pub use design::{Design, Standardisation};
 pub use evaluate::{Evaluation, evaluate};
@@ -30,5 +32,7 @@ pub use lipschitz::lipschitz;
 pub use penalty::{ElasticNet, soft_threshold};
 pub use simd::Isa;
 
+#[cfg(test)]
+mod simd_tests;
 #[cfg(test)]
 mod tests;

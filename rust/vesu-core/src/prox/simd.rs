@@ -1,7 +1,7 @@
-//! Vector lanes: a dozen operations, three instruction sets, one kernel source.
+//! Vector lanes: a dozen operations, four instruction sets, one kernel source.
 //!
-//! Candidates stand in lanes and never mix, and the AVX2 and AVX-512 forms use the same operations in the same
-//! order, so these two give the same bits. The portable form has no fused multiply-add on plain x86-64 and rounds
+//! Candidates stand in lanes and never mix, and the AVX2, AVX-512 and NEON forms use the same operations in the same
+//! order, so these three give the same bits. The portable form has no fused multiply-add on plain x86-64 and rounds
 //! differently there.
 
 use crate::{Error, Result};
@@ -10,17 +10,20 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
     Portable,
+    Neon,
     Avx2,
     Avx512,
 }
 
 impl Isa {
-    const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    /// The widest last: `choose` takes the last one that the machine has.
+    pub(super) const ALL: [Self; 4] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
 
     /// The name used by `VESU_SIMD`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "scalar",
+            Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
@@ -29,6 +32,7 @@ impl Isa {
     pub fn is_supported(self) -> bool {
         match self {
             Self::Portable => true,
+            Self::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 is_x86_feature_detected!("avx2")
@@ -43,7 +47,7 @@ impl Isa {
                 is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") && Self::Avx2.is_supported()
             }
             #[cfg(not(target_arch = "x86_64"))]
-            _ => false,
+            Self::Avx2 | Self::Avx512 => false,
         }
     }
 
@@ -67,10 +71,16 @@ impl Isa {
         })
     }
 
+    /// One rounding for a multiply-add. The paths that fuse give the same bits as each other.
+    pub(super) const fn fuses(self) -> bool {
+        !matches!(self, Self::Portable) || cfg!(any(target_arch = "aarch64", target_feature = "fma"))
+    }
+
     /// 32-bit lanes of one vector.
     pub fn lanes(self) -> usize {
         match self {
             Self::Portable => <[f32; 4] as Simd>::LANES,
+            Self::Neon => 4,
             Self::Avx2 => 8,
             Self::Avx512 => 16,
         }
@@ -220,7 +230,7 @@ impl Simd for [f32; 4] {
     #[inline(always)]
     unsafe fn fma(self, factor: Self, addend: Self) -> Self {
         // Without the instruction `mul_add` is a slow library call.
-        const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+        const FUSED: bool = Isa::Portable.fuses();
         lanes!(I => if FUSED { self[I].mul_add(factor[I], addend[I]) } else { self[I] * factor[I] + addend[I] })
     }
     #[inline(always)]
