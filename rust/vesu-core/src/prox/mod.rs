@@ -21,8 +21,6 @@ mod pass;
 mod penalty;
 pub mod predict;
 mod simd;
-#[cfg(target_arch = "aarch64")]
-mod simd_neon;
 
 pub use design::{Design, Standardisation};
 pub use evaluate::{Evaluation, evaluate};

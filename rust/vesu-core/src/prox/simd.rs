@@ -160,8 +160,10 @@ pub(super) fn dispatch<W: SimdWork>(isa: Isa, work: W) {
         // SAFETY: as for AVX2.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { x86::run_avx512(work) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => unreachable!("not supported here"),
+        // SAFETY: every aarch64 processor has NEON.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { work.run::<std::arch::aarch64::float32x4_t>() },
+        _ => unreachable!("not supported here"),
     }
 }
 
@@ -251,6 +253,22 @@ impl Simd for [f32; 4] {
     }
 }
 
+/// Each method is its intrinsic; bodies are `unsafe` as a whole because all of them need the CPU feature.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! methods {
+    ($($name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)? $body:block)*) => {
+        $(#[inline(always)]
+        unsafe fn $name($($arg: $ty),*) $(-> $out)? {
+            // SAFETY: the trait's contract: CPU features present, pointers good for one vector.
+            unsafe { $body }
+        })*
+    };
+}
+
+#[cfg(target_arch = "aarch64")]
+#[path = "simd_neon.rs"]
+mod neon;
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
@@ -286,17 +304,6 @@ mod x86 {
         }
         table
     };
-
-    /// Each method is its intrinsic; bodies are `unsafe` as a whole because all of them need the CPU feature.
-    macro_rules! methods {
-        ($($name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)? $body:block)*) => {
-            $(#[inline(always)]
-            unsafe fn $name($($arg: $ty),*) $(-> $out)? {
-                // SAFETY: the trait's contract: CPU features present, pointers good for one vector.
-                unsafe { $body }
-            })*
-        };
-    }
 
     impl super::Simd for __m256 {
         const LANES: usize = 8;
