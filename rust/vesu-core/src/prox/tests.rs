@@ -28,7 +28,7 @@ pub(super) fn samples(n: usize, n_features: usize) -> Samples {
 }
 
 impl Samples {
-    fn design(&self) -> Design<'_> {
+    pub(super) fn design(&self) -> Design<'_> {
         Design::new(&self.x, Some(&self.gradient), Some(&self.labels), &self.standard).unwrap()
     }
 }
