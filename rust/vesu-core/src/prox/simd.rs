@@ -44,7 +44,10 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
-                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") && Self::Avx2.is_supported()
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && Self::Avx2.is_supported()
             }
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 => false,
@@ -281,7 +284,8 @@ mod x86 {
         unsafe { work.run::<__m256>() }
     }
 
-    #[target_feature(enable = "avx512f,avx512dq,avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
+    // Without VL a vector whose halves are taken apart later must stay in the first 16 registers, and tiles spill.
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
     pub(super) unsafe fn run_avx512<W: SimdWork>(work: W) {
         // SAFETY: as for AVX2.
         unsafe { work.run::<__m512>() }
