@@ -41,4 +41,6 @@ pub use solver::{Settings, Solver};
 pub use state::{Memory, Method, State, Values};
 
 #[cfg(test)]
+mod simd_tests;
+#[cfg(test)]
 mod tests;

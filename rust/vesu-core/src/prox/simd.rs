@@ -1,7 +1,7 @@
-//! Vector lanes: a dozen operations, three instruction sets, one kernel source.
+//! Vector lanes: a dozen operations, four instruction sets, one kernel source.
 //!
-//! Candidates stand in lanes and never mix, and the AVX2 and AVX-512 forms use the same operations in the same
-//! order, so these two give the same bits. The portable form has no fused multiply-add on plain x86-64 and rounds
+//! Candidates stand in lanes and never mix, and the AVX2, AVX-512 and NEON forms use the same operations in the same
+//! order, so these three give the same bits. The portable form has no fused multiply-add on plain x86-64 and rounds
 //! differently there.
 
 use crate::{Error, Result};
@@ -10,17 +10,20 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
     Portable,
+    Neon,
     Avx2,
     Avx512,
 }
 
 impl Isa {
-    const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    /// The widest last: `choose` takes the last one that the machine has.
+    const ALL: [Self; 4] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
 
     /// The name used by `VESU_SIMD`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "scalar",
+            Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
@@ -29,6 +32,7 @@ impl Isa {
     pub fn is_supported(self) -> bool {
         match self {
             Self::Portable => true,
+            Self::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 is_x86_feature_detected!("avx2")
@@ -40,10 +44,13 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
-                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") && Self::Avx2.is_supported()
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && Self::Avx2.is_supported()
             }
             #[cfg(not(target_arch = "x86_64"))]
-            _ => false,
+            Self::Avx2 | Self::Avx512 => false,
         }
     }
 
@@ -72,10 +79,16 @@ impl Isa {
         })
     }
 
+    /// One rounding for a multiply-add. The paths that fuse give the same bits as each other.
+    pub(super) const fn fuses(self) -> bool {
+        !matches!(self, Self::Portable) || cfg!(any(target_arch = "aarch64", target_feature = "fma"))
+    }
+
     /// 32-bit lanes of one vector.
     pub fn lanes(self) -> usize {
         match self {
             Self::Portable => <[f32; 4] as Simd>::LANES,
+            Self::Neon => 4,
             Self::Avx2 => 8,
             Self::Avx512 => 16,
         }
@@ -155,8 +168,10 @@ pub(super) fn dispatch<W: SimdWork>(isa: Isa, work: W) {
         // SAFETY: as for AVX2.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { x86::run_avx512(work) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => unreachable!("not supported here"),
+        // SAFETY: every aarch64 processor has NEON.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { work.run::<std::arch::aarch64::float32x4_t>() },
+        _ => unreachable!("not supported here"),
     }
 }
 
@@ -225,7 +240,7 @@ impl Simd for [f32; 4] {
     #[inline(always)]
     unsafe fn fma(self, factor: Self, addend: Self) -> Self {
         // Without the instruction `mul_add` is a slow library call.
-        const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+        const FUSED: bool = Isa::Portable.fuses();
         lanes!(I => if FUSED { self[I].mul_add(factor[I], addend[I]) } else { self[I] * factor[I] + addend[I] })
     }
     #[inline(always)]
@@ -246,6 +261,22 @@ impl Simd for [f32; 4] {
     }
 }
 
+/// Each method is its intrinsic; bodies are `unsafe` as a whole because all of them need the CPU feature.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! methods {
+    ($($name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)? $body:block)*) => {
+        $(#[inline(always)]
+        unsafe fn $name($($arg: $ty),*) $(-> $out)? {
+            // SAFETY: the trait's contract: CPU features present, pointers good for one vector.
+            unsafe { $body }
+        })*
+    };
+}
+
+#[cfg(target_arch = "aarch64")]
+#[path = "simd_neon.rs"]
+mod neon;
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
@@ -258,7 +289,8 @@ mod x86 {
         unsafe { work.run::<__m256>() }
     }
 
-    #[target_feature(enable = "avx512f,avx512dq,avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
+    // Without VL a vector whose halves are taken apart later must stay in the first 16 registers, and tiles spill.
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
     pub(super) unsafe fn run_avx512<W: SimdWork>(work: W) {
         // SAFETY: as for AVX2.
         unsafe { work.run::<__m512>() }
@@ -281,17 +313,6 @@ mod x86 {
         }
         table
     };
-
-    /// Each method is its intrinsic; bodies are `unsafe` as a whole because all of them need the CPU feature.
-    macro_rules! methods {
-        ($($name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)? $body:block)*) => {
-            $(#[inline(always)]
-            unsafe fn $name($($arg: $ty),*) $(-> $out)? {
-                // SAFETY: the trait's contract: CPU features present, pointers good for one vector.
-                unsafe { $body }
-            })*
-        };
-    }
 
     impl super::Simd for __m256 {
         const LANES: usize = 8;

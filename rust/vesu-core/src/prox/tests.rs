@@ -6,7 +6,7 @@ use rayon::ThreadPoolBuilder;
 use super::*;
 use crate::{Cancel, Error};
 
-struct Samples {
+pub(super) struct Samples {
     x: Vec<f32>,
     gradient: Vec<f32>,
     labels: Vec<u8>,
@@ -14,7 +14,7 @@ struct Samples {
 }
 
 /// A cheap stand-in for data: a hash to uniform numbers, labels that depend on the first feature.
-fn samples(n: usize, n_features: usize) -> Samples {
+pub(super) fn samples(n: usize, n_features: usize) -> Samples {
     let uniform = |i: usize| {
         let z = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let z = (z ^ (z >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -28,7 +28,7 @@ fn samples(n: usize, n_features: usize) -> Samples {
 }
 
 impl Samples {
-    fn design(&self) -> Design<'_> {
+    pub(super) fn design(&self) -> Design<'_> {
         Design::new(&self.x, Some(&self.gradient), Some(&self.labels), &self.standard).unwrap()
     }
 }
@@ -56,7 +56,7 @@ fn solver_of(method: Method, neurons: usize, n_coefficients: usize, isa: Isa) ->
     Solver::new(grid, Settings { method, ..settings() }, n_coefficients, isa).unwrap()
 }
 
-fn run(data: &Samples, neurons: usize, isa: Isa, iterations: usize, threads: usize) -> Solver {
+pub(super) fn run(data: &Samples, neurons: usize, isa: Isa, iterations: usize, threads: usize) -> Solver {
     run_of(Method::Ista, data, neurons, isa, iterations, threads)
 }
 
@@ -97,9 +97,6 @@ fn instruction_sets_agree() {
     for other in &runs[1..] {
         for (a, b) in runs[0].params().iter().zip(other.params()) {
             assert!((a - b).abs() < 1e-6, "{a} {b}");
-        }
-        if other.isa() == Isa::Avx512 {
-            assert_eq!(other.params(), runs[1].params(), "AVX-512 and AVX2 give the same bits");
         }
     }
 }
