@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store format real clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive format real clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,8 +30,9 @@ lint: $(VENV)/.built $(VENV)/.dev  ## Formatting, clippy, ruff, mypy strict, stu
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest vesu._core --mypy-config-file pyproject.toml
 
-bench: $(VENV)/.built $(VENV)/.dev  ## Benchmarks against the peers, in one run; writes .benchmarks/latest.json and prints the ratios
+bench: $(VENV)/.built $(VENV)/.bench  ## Benchmarks against the peers, in one run; writes .benchmarks/latest.json and prints the ratios
 	mkdir -p .benchmarks
+	cargo run -q --release -p vesu-core --example port_limit
 	$(BIN)/python -m pytest benches --benchmark-only --benchmark-json=.benchmarks/latest.json -q --benchmark-columns=min,median,rounds
 	$(BIN)/python benches/check.py print .benchmarks/latest.json
 
@@ -40,6 +41,9 @@ bench-check: bench  ## Run the benchmarks and fail where a ratio to a peer fell 
 
 bench-store: bench  ## Run the benchmarks and store their ratios as the new reference
 	$(BIN)/python benches/check.py store .benchmarks/latest.json benches/ratios.json
+
+exhaustive: ## Every float32 through the sigmoid of every path: the proof of its error bounds, some minutes
+	cargo test --profile fast -p vesu-core every_float32 -- --ignored --nocapture
 
 real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VESU_DATA or ../shared/data); prints the figures of docs/measured.md
 	$(BIN)/python benches/real_input.py --out build/real
@@ -66,4 +70,8 @@ $(VENV)/.built: $(VENV)/.pip $(RUST_SOURCES)
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install -q --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev pyproject.toml
+	$(BIN)/python -m pip install -q --group bench
 	@touch $@

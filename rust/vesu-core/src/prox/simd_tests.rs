@@ -252,7 +252,7 @@ impl Probe for KeepNonzero {
     fn on<V: Simd>(&self) -> Self::Out {
         let offsets: Vec<u32> = (0..16).map(|i| 7 * i + 3).collect();
         let keep = |mask: u32| {
-            let zero = if mask % 2 == 0 { 0.0 } else { -0.0 };
+            let zero = if mask.is_multiple_of(2) { 0.0 } else { -0.0 };
             let weight = |i: u32| if mask >> i & 1 == 0 { zero } else { [1.0, f32::NAN, -2.5, 1e-40][i as usize % 4] };
             let values: Vec<f32> = (0..16).map(weight).collect();
             let (mut weights, mut kept, mut n) = (vec![0.0; 32], vec![0; 32], 0);
