@@ -132,11 +132,11 @@ def test_a_run_split_anywhere_gives_the_same_bits(split):
         expected = whole.step(x, y, g, 2)
     for _ in range(split):
         first.step(x, y, g, 1)
-    second.set_state(*first.state())
+    second.set_state(first.state())
     while second.iteration < 12:
         stats = second.step(x, y, g, 3)
     assert [s.tobytes() for s in stats] == [s.tobytes() for s in expected]
-    assert second.state()[0].tobytes() == whole.state()[0].tobytes()
+    assert second.state()["params"].tobytes() == whole.state()["params"].tobytes()
 
 
 def test_the_samples_are_borrowed_not_changed():

@@ -1,5 +1,6 @@
 """Types of the Rust core. Public functions with documentation live in the modules that wrap these."""
 
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any, Literal, final
 
@@ -144,6 +145,8 @@ class ProxSolver:
         bootstrap: bool = True,
         class_weight: tuple[float, float] = ...,
         simd: str | None = None,
+        method: Literal["ista", "fista", "prox_newton"] | str = "ista",
+        tol: float = 1e-6,
     ) -> ProxSolver: ...
     def step(
         self,
@@ -152,14 +155,19 @@ class ProxSolver:
         gradient: NDArray[np.float32] | None = None,
         n_threads: int | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]: ...
-    def state(self) -> tuple[NDArray[np.float64], int, NDArray[np.bool_], NDArray[np.float64]]: ...
-    def set_state(
+    def certify(
         self,
-        params: NDArray[np.float64],
-        iteration: int,
-        diverged: NDArray[np.bool_],
-        start_loss: NDArray[np.float64],
-    ) -> None: ...
+        x: NDArray[np.float32],
+        y: NDArray[np.uint8],
+        gradient: NDArray[np.float32] | None = None,
+        n_threads: int | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    def state(self) -> dict[str, Any]: ...
+    def set_state(self, state: Mapping[str, Any]) -> None: ...
+    @property
+    def converged(self) -> NDArray[np.bool_]: ...
+    @property
+    def method(self) -> str: ...
     @property
     def iteration(self) -> int: ...
     @property

@@ -217,7 +217,8 @@ class ElasticNetLogisticGrid:
         self.simd_path_ = solver.simd
         self._iterate(solver, train, len(candidates), on_iteration)
 
-        params, self.n_iter_, self.diverged_, _ = solver.state()
+        state = solver.state()
+        params, self.n_iter_, self.diverged_ = state["params"], state["iteration"], state["diverged"]
         self.candidates_ = candidates
         self.coef_, self.intercept_ = np.ascontiguousarray(params[:, :-1]), params[:, -1].copy()
         self._rank(train if validation is None else validation)

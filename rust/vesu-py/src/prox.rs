@@ -1,19 +1,16 @@
 //! The prox-fit search: a resumable solver, scores for selection, ensemble prediction.
 
-use std::sync::{Mutex, TryLockError};
+mod solver;
 
 use numpy::{PyArray1, PyArray3, PyArrayDyn, PyArrayMethods};
 use pyo3::prelude::*;
 use vesu_core::prox::predict::{Ensemble, Prediction};
-use vesu_core::prox::{self, Design, Grid, Isa, Settings, Solver, Standardisation, State};
+use vesu_core::prox::{self, Design, Isa, Standardisation};
 use vesu_core::{Error, Result};
 
 use crate::args::{self, Array};
 use crate::gate::{argument_error, enter, raise};
 
-type Params<'py> = Bound<'py, PyArrayDyn<f64>>;
-type Stats<'py> = (Doubles<'py>, Doubles<'py>, Bound<'py, PyArray1<i64>>);
-type StateTuple<'py> = (Params<'py>, u64, Bound<'py, PyArray1<bool>>, Doubles<'py>);
 type Doubles<'py> = Bound<'py, PyArray1<f64>>;
 type Floats<'py> = Bound<'py, PyArrayDyn<f32>>;
 
@@ -123,123 +120,6 @@ fn prox_lipschitz<'py>(
     })
 }
 
-/// All candidates of a grid; `step` is one iteration. Samples are borrowed for the length of a step, never copied.
-#[pyclass(frozen, module = "vesu._core")]
-struct ProxSolver {
-    solver: Mutex<Solver>,
-    standard: Standardisation,
-}
-
-impl ProxSolver {
-    fn lock(&self, py: Python<'_>) -> PyResult<std::sync::MutexGuard<'_, Solver>> {
-        match self.solver.try_lock() {
-            Ok(guard) => Ok(guard),
-            // A step writes its result only when it is whole, so a panic before that left the state good.
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {
-                Err(argument_error(py, "solver", "a call while another thread uses it", "one call at a time"))
-            }
-        }
-    }
-}
-
-#[pymethods]
-impl ProxSolver {
-    #[new]
-    #[pyo3(signature = (mean, scale, uses_gradient, meta_neurons, l1, l2, learning_rate, seed, init_scale,
-                        bootstrap = true, class_weight = [1.0, 1.0], simd = None))]
-    #[expect(clippy::too_many_arguments, reason = "one argument a Python argument")]
-    fn new(
-        py: Python<'_>,
-        mean: Vec<f64>,
-        scale: Vec<f64>,
-        uses_gradient: bool,
-        meta_neurons: usize,
-        l1: Vec<f64>,
-        l2: Vec<f64>,
-        learning_rate: f64,
-        seed: u64,
-        init_scale: f64,
-        bootstrap: bool,
-        class_weight: [f64; 2],
-        simd: Option<&str>,
-    ) -> PyResult<Self> {
-        let build = || {
-            let standard = Standardisation::new(mean, scale)?;
-            let n_coefficients = standard.n_features() * if uses_gradient { 3 } else { 2 };
-            let settings = Settings { learning_rate, seed, init_scale, bootstrap, class_weight };
-            let grid = Grid::new(meta_neurons, l1, l2)?;
-            let solver = Solver::new(grid, settings, n_coefficients, Isa::choose(simd)?)?;
-            Ok(Self { solver: Mutex::new(solver), standard })
-        };
-        build().map_err(|error| raise(py, error))
-    }
-
-    /// One iteration: (loss, gradient_norm, nonzero), each (n_candidates,). Values must be finite: the caller
-    /// standardised them.
-    #[pyo3(signature = (x, y, gradient = None, n_threads = None))]
-    fn step<'py>(
-        &self,
-        py: Python<'py>,
-        x: &Bound<'py, PyAny>,
-        y: &Bound<'py, PyAny>,
-        gradient: Option<&Bound<'py, PyAny>>,
-        n_threads: Option<i64>,
-    ) -> PyResult<Stats<'py>> {
-        let samples = Samples::read(x, Some(y), gradient)?;
-        let view = samples.view();
-        let mut guard = self.lock(py)?;
-        let solver = &mut *guard;
-        let stats = enter(py, n_threads, |cancel| solver.step(&view.design(&self.standard)?, cancel))?;
-        Ok((
-            PyArray1::from_vec(py, stats.loss),
-            PyArray1::from_vec(py, stats.gradient_norm),
-            PyArray1::from_vec(py, stats.nonzero),
-        ))
-    }
-
-    /// (params (n_candidates, n_coefficients + 1), iteration, diverged, start_loss): all that the next step depends on.
-    fn state<'py>(&self, py: Python<'py>) -> PyResult<StateTuple<'py>> {
-        let solver = self.lock(py)?;
-        let State { params, iteration, diverged, start_loss } = solver.state().clone();
-        let n = diverged.len();
-        let width = params.len() / n;
-        Ok((
-            args::to_numpy(py, params, &[n, width])?,
-            iteration,
-            PyArray1::from_vec(py, diverged),
-            PyArray1::from_vec(py, start_loss),
-        ))
-    }
-
-    fn set_state(
-        &self,
-        py: Python<'_>,
-        params: &Bound<'_, PyAny>,
-        iteration: u64,
-        diverged: &Bound<'_, PyAny>,
-        start_loss: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let state = State {
-            params: args::array::<f64>("params", params, 2)?.as_slice().to_vec(),
-            iteration,
-            diverged: args::array::<bool>("diverged", diverged, 1)?.as_slice().to_vec(),
-            start_loss: args::array::<f64>("start_loss", start_loss, 1)?.as_slice().to_vec(),
-        };
-        self.lock(py)?.set_state(state).map_err(|error| raise(py, error))
-    }
-
-    #[getter]
-    fn iteration(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(self.lock(py)?.iteration())
-    }
-
-    #[getter]
-    fn simd(&self, py: Python<'_>) -> PyResult<&'static str> {
-        Ok(self.lock(py)?.isa().name())
-    }
-}
-
 /// (cross_entropy (n_candidates,), reached (n_candidates, 2, n_thresholds) counts per class).
 #[pyfunction]
 #[pyo3(signature = (x, y, gradient, mean, scale, params, thresholds, simd = None, n_threads = None))]
@@ -334,6 +214,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(prox_evaluate, m)?)?;
     m.add_function(wrap_pyfunction!(prox_predict, m)?)?;
     m.add_function(wrap_pyfunction!(prox_predict_volume, m)?)?;
-    m.add_class::<ProxSolver>()?;
+    m.add_class::<solver::ProxSolver>()?;
     Ok(())
 }

@@ -13,6 +13,14 @@ pub struct Grid {
     l2: Vec<f64>,
 }
 
+/// The part of a grid that has one l1.
+#[derive(Clone, Debug)]
+pub(super) struct Stage {
+    pub grid: Grid,
+    /// Where the stage's candidates stand in the whole grid.
+    pub candidates: Vec<usize>,
+}
+
 impl Grid {
     pub fn new(n_neurons: usize, l1: Vec<f64>, l2: Vec<f64>) -> Result<Self> {
         for (name, values) in [("l1", &l1), ("l2", &l2)] {
@@ -52,6 +60,22 @@ impl Grid {
         candidate / self.per_neuron()
     }
 
+    /// Stages of the regularisation path: the candidates of one l1 each, from the largest down.
+    pub(super) fn path(&self) -> Vec<Stage> {
+        let mut order: Vec<usize> = (0..self.l1.len()).collect();
+        order.sort_by(|&a, &b| self.l1[b].total_cmp(&self.l1[a]));
+        let first = |neuron: usize, i: usize| (neuron * self.l1.len() + i) * self.l2.len();
+        order
+            .into_iter()
+            .map(|i| Stage {
+                grid: Self { l1: vec![self.l1[i]], ..self.clone() },
+                candidates: (0..self.n_neurons)
+                    .flat_map(|neuron| first(neuron, i)..first(neuron, i) + self.l2.len())
+                    .collect(),
+            })
+            .collect()
+    }
+
     pub fn penalty(&self, candidate: usize) -> ElasticNet {
         let within = candidate % self.per_neuron();
         ElasticNet { l1: self.l1[within / self.l2.len()], l2: self.l2[within % self.l2.len()] }
@@ -69,6 +93,23 @@ mod tests {
         let candidate = (7 * 5 + 3) * 3 + 2;
         assert_eq!(grid.neuron(candidate), 7);
         assert_eq!(grid.penalty(candidate), ElasticNet { l1: 4.0, l2: 0.3 });
+    }
+
+    #[test]
+    fn the_path_descends_and_covers_the_grid() {
+        let grid = Grid::new(3, vec![0.1, 0.3, 0.2], vec![1.0, 2.0]).unwrap();
+        let path = grid.path();
+        let l1: Vec<f64> = path.iter().map(|stage| stage.grid.penalty(0).l1).collect();
+        assert_eq!(l1, [0.3, 0.2, 0.1]);
+        let mut seen: Vec<usize> = path.iter().flat_map(|stage| stage.candidates.clone()).collect();
+        for stage in &path {
+            for (within, &candidate) in stage.candidates.iter().enumerate() {
+                assert_eq!(stage.grid.penalty(within), grid.penalty(candidate));
+                assert_eq!(stage.grid.neuron(within), grid.neuron(candidate));
+            }
+        }
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq(0..grid.len()));
     }
 
     #[test]

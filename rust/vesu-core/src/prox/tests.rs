@@ -34,7 +34,15 @@ impl Samples {
 }
 
 fn settings() -> Settings {
-    Settings { learning_rate: 0.08, seed: 1, init_scale: 0.01, bootstrap: true, class_weight: [1.0, 1.0] }
+    Settings {
+        method: Method::Ista,
+        learning_rate: 0.08,
+        seed: 1,
+        init_scale: 0.01,
+        bootstrap: true,
+        class_weight: [1.0, 1.0],
+        tol: 1e-6,
+    }
 }
 
 fn solver(neurons: usize, n_coefficients: usize, isa: Isa) -> Solver {
