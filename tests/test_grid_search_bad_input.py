@@ -31,7 +31,7 @@ BAD_FIT = {
     "three classes": ({"y": np.arange(200) % 3}, r"y: got 3 class"),
     "NaN label": ({"y": with_bad(np.zeros(200), np.nan, 5, 9)}, r"y: got 2 NaN .* the first at 5"),
     "too few labels": ({"y": np.arange(199) % 2}, r"y: got 199 labels; accepted: 200"),
-    "2-D labels": ({"y": np.zeros((200, 1))}, r"y: got shape \(200, 1\)"),
+    "2-D labels": ({"y": np.zeros((200, 2))}, r"y: got shape \(200, 2\)"),
     "object labels": ({"y": np.array([None, {}] * 100)}, r"y: got shape \(200,\) of object"),
     "NaN": ({"X": with_bad(good()["X"], np.nan, (3, 1), (7, 0))}, r"x: got 2 NaN .* first at \[3, 1\]"),
     "infinity": ({"gradient": with_bad(good()["gradient"], np.inf, (9, 2))}, r"gradient: got 1 NaN .* \[9, 2\]"),
