@@ -55,7 +55,8 @@ class GridClassifier(EstimatorConventions):
         """Probability above which a sample is called positive."""
         if isinstance(self.threshold, str) and self.threshold == "selected":
             # The next number below, so that a probability exactly on it is called, as in the leaderboard.
-            return np.nextafter(np.float32(self.leaderboard_["threshold"][0]), np.float32(0))
+            below: np.float32 = np.nextafter(np.float32(self.leaderboard_["threshold"][0]), np.float32(0))
+            return below
         fixed = number("threshold", self.threshold)
         if not 0 <= fixed <= 1:
             raise ArgumentError(f"threshold: got {fixed}; accepted: 'selected', or a probability, 0 to 1")

@@ -109,6 +109,7 @@ class EpochLoop:
             reason = self._end()
             if reason is not None:
                 break
+            del samples  # before the next draw takes its room
             samples = self.samples_of(self.search.epoch + 1)
             self._next()
         if self.settings.evolves and self.settings.prune_quantile > 0:

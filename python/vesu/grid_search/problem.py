@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vesu import _core
 from vesu.errors import ArgumentError
 from vesu.grid_search.checks import Samples, integer, number, penalties_of
-from vesu.grid_search.solver import Method, Solver, make_solver
+from vesu.grid_search.solver import Method, Place, Solver, make_solver
 
 __all__ = ["MAX_CANDIDATES", "Problem", "candidate_table", "parameters_of", "pose"]
 
@@ -24,7 +24,7 @@ class Problem:
     """Everything that decides a search besides the samples of an epoch; it stays the same over all epochs."""
 
     method: Method
-    device: str
+    device: Place
     """Where the solver runs: cpu, cuda or torch."""
     simd: str
     """Instruction-set path of the scores, and of the solver on the CPU."""
@@ -135,7 +135,7 @@ def pose(
     fixed: Mapping[str, Any],
     train: Samples,
     class_weight: tuple[float, float],
-    device: str,
+    device: Place,
     n_threads: int | None,
 ) -> Problem:
     """The problem of these parameters on these samples: standardisation, Lipschitz constant, step length.

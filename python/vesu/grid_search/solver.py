@@ -11,10 +11,11 @@ from vesu import _core
 from vesu.data.machine import gpu_problem
 from vesu.errors import ArgumentError
 
-__all__ = ["Device", "Method", "OnEvent", "Solver", "SolverState", "choose_device", "make_solver"]
+__all__ = ["Device", "Method", "OnEvent", "Place", "Solver", "SolverState", "choose_device", "make_solver"]
 
 Method = Literal["ista", "fista", "prox_newton"]
-Device = Literal["cpu", "cuda", "torch", "auto"]
+Place = Literal["cpu", "cuda", "torch"]
+Device = Literal["cpu", "cuda", "auto", "torch"]
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 SolverState = dict[str, Any]
 """Arrays whose first axis is the candidate, and integers."""
@@ -51,7 +52,7 @@ class Solver(Protocol):
     def converged(self) -> NDArray[np.bool_]: ...
 
 
-def choose_device(device: object, on_event: OnEvent | None = None) -> str:
+def choose_device(device: object, on_event: OnEvent | None = None) -> Place:
     """Where the solver will run: ``"auto"`` takes CUDA if a kernel really runs there, else the CPU, and says so.
 
     Raises
@@ -62,7 +63,7 @@ def choose_device(device: object, on_event: OnEvent | None = None) -> str:
     if not (isinstance(device, str) and device in get_args(Device)):
         raise ArgumentError(f"device: got {device!r}; accepted: one of {', '.join(get_args(Device))}")
     if device == "cpu":
-        return device
+        return "cpu"
     problem = torch_problem() if device == "torch" else gpu_problem()
     if problem is None:
         return "torch" if device == "torch" else "cuda"
@@ -73,7 +74,7 @@ def choose_device(device: object, on_event: OnEvent | None = None) -> str:
     return "cpu"
 
 
-def make_solver(device: str, simd: str, method: Method, tol: float, arguments: Mapping[str, Any]) -> Solver:
+def make_solver(device: Place, simd: str, method: Method, tol: float, arguments: Mapping[str, Any]) -> Solver:
     """A solver on a device that :func:`choose_device` gave; ``arguments`` are those that all solvers share.
 
     Raises

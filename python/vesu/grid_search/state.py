@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from vesu.errors import ArgumentError
 from vesu.grid_search.npzfile import Archive, read_npz, write_npz
 from vesu.grid_search.problem import MAX_CANDIDATES, Problem
-from vesu.grid_search.solver import Method
 
 __all__ = ["SearchState"]
 
@@ -162,8 +161,8 @@ def _problem(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Pro
             good = value.dtype == np.float64 and value.ndim == 1 and value.size > 0 and np.isfinite(value).all()
         elif field.name in TUPLES:
             good = len(value) > 0 and all(type(v) is float and math.isfinite(v) and v >= 0 for v in value)
-        elif field.name == "method":
-            good = value in get_args(Method)
+        elif field.name in ("method", "device"):
+            good = value in get_args(field.type)
         else:
             good = type(value) is field.type and not (field.type is float and not math.isfinite(value))
         if not good:
