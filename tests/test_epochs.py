@@ -407,6 +407,17 @@ def test_a_fallback_is_an_event(monkeypatch):
     assert ElasticNetLogisticGrid(**SMALL, max_iter=1).fit(*draw(0)).device_ == "cpu"
 
 
+def test_newton_runs_on_the_cpu_alone(monkeypatch):
+    # R27: told even where there is a GPU
+    monkeypatch.setattr("vesu.grid_search.solver.gpu_problem", lambda: None)
+    events, options = [], {**SMALL, "max_iter": 2, "solver": "prox_newton"}
+    grid = ElasticNetLogisticGrid(**options, device="auto")
+    grid.fit(*draw(0), on_event=lambda *event: events.append(event))
+    assert grid.device_ == "cpu" and "runs on the CPU alone" in events[0][1]["reason"]
+    with pytest.raises(ArgumentError, match="device: got 'cuda', but the solver 'prox_newton' runs on the CPU alone"):
+        ElasticNetLogisticGrid(**options, device="cuda").fit(*draw(0))
+
+
 def test_a_solver_that_is_not_there_is_named():
     with pytest.raises(ArgumentError, match="solver: got 'adam'; accepted: one of ista, fista, prox_newton"):
         ElasticNetLogisticGrid(solver="adam").fit(*draw(0))

@@ -363,7 +363,7 @@ class ElasticNetLogisticGrid(GridClassifier):
         """A search at its start, or where the state stands; whatever does not fit is refused before any work."""
         self._selection()
         fixed = parameters_of(self.get_params())
-        device = choose_device(self.device, on_event)
+        device = choose_device(self.device, fixed["method"], on_event)
         class_weight = class_weights(self.class_weight, classes, train.class_sizes())
         if state is None:
             return Search.start(pose(fixed, train, class_weight, device, self.n_threads), self.n_threads)

@@ -52,7 +52,7 @@ class Solver(Protocol):
     def converged(self) -> NDArray[np.bool_]: ...
 
 
-def choose_device(device: object, on_event: OnEvent | None = None) -> Place:
+def choose_device(device: object, method: str = "ista", on_event: OnEvent | None = None) -> Place:
     """Where the solver will run: ``"auto"`` takes CUDA if a kernel really runs there, else the CPU, and says so.
 
     Raises
@@ -64,7 +64,9 @@ def choose_device(device: object, on_event: OnEvent | None = None) -> Place:
         raise ArgumentError(f"device: got {device!r}; accepted: one of {', '.join(get_args(Device))}")
     if device == "cpu":
         return "cpu"
-    problem = torch_problem() if device == "torch" else gpu_problem()
+    problem: str | None = f"the solver {method!r} runs on the CPU alone"
+    if method != "prox_newton":
+        problem = torch_problem() if device == "torch" else gpu_problem()
     if problem is None:
         return "torch" if device == "torch" else "cuda"
     if device != "auto":

@@ -273,7 +273,7 @@ class _Run:
 
     def _fit(self, data: stages.TrainingSet, split: Split, ids: dict[str, stages.SourceIds]) -> ElasticNetLogisticGrid:
         search, by_epoch = self.config.search, candidates_by_epoch(self.config.search)
-        device = choose_device(search.device, self._emit)
+        device = choose_device(search.device, search.solver, self._emit)
         steps = self.progress.fit(n_epochs=len(by_epoch), n_candidates=by_epoch, max_iter=search.max_iter)
         with self._timed("fit", steps, device) as fit:
 
