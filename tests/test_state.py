@@ -62,17 +62,20 @@ def test_a_fit_split_anywhere_gives_the_same_bits(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_epochs_split_anywhere_give_the_same_bits(method):
     # R14 R15 R37: growth, adapted steps, mutations, roll-backs and pruning included
-    def run(**more):
-        grid = ElasticNetLogisticGrid(**SMALL, max_iter=12, solver=method)
+    def run(n_threads=2, **more):
+        grid = ElasticNetLogisticGrid(**SMALL, max_iter=12, solver=method, n_threads=n_threads)
         return grid.fit_epochs(draw, EVOLVING, **validation(), **more)
 
     states, events = [], []
     whole = run(on_iteration=lambda record: states.append(record.state()), on_event=lambda *event: events.append(event))
     assert {state.epoch for state in states} == {0, 1, 2, 3} and whole.meta_neurons_ == 3 + 3 * 2
     assert {"MUTATION_APPLIED", "META_NEURONS_GROWN"} <= {name for name, _ in events}
-    for at in np.random.default_rng(1).choice(len(states), min(14, len(states)), replace=False):
+    ends = [i for i in range(len(states)) if i + 1 == len(states) or states[i + 1].epoch > states[i].epoch]
+    assert len(ends) == 4
+    for at in {*ends, *np.random.default_rng(1).choice(len(states), min(14, len(states)), replace=False).tolist()}:
         seen, state = [], states[at]
-        again = run(state=through_a_file(state), on_event=lambda *event, seen=seen: seen.append(event))
+        told = seen.append
+        again = run(1 + at % 3, state=through_a_file(state), on_event=lambda *event, told=told: told(event))
         same(again, whole)
         # From the epoch's end on, every decision is taken again, the same.
         later = [event for event in seen if event[0] != "EPOCH_START"]

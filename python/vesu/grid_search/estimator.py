@@ -234,8 +234,8 @@ class ElasticNetLogisticGrid(GridClassifier):
     ) -> Self:
         """One more epoch (R14): every candidate goes on from its own point on these samples, a fresh draw of the data.
 
-        Standardisation, classes and the step length stay those of the first epoch; the solver's momentum does not
-        live on. The first call is a :meth:`fit`.
+        Standardisation, classes, step length and every parameter but ``max_iter`` and ``selection`` stay those of the
+        first call, which is a :meth:`fit`; the solver's momentum does not live on.
 
         Parameters
         ----------
