@@ -46,7 +46,7 @@ def data(n, n_features, seed=0):
 def test_120_iterations_of_135_candidates_match_float64(simd):
     # R11 R12 R50
     x, y, g = data(1500, 6)
-    grid = ElasticNetLogisticGrid(simd=simd)
+    grid = ElasticNetLogisticGrid(learning_rate=0.08, simd=simd)
     records = []
     grid.fit(x, y, g, on_iteration=records.append)
     coef, intercept, wanted = reference.search(
@@ -219,7 +219,7 @@ def test_auto_never_raises_the_objective_where_the_default_does():
 def test_divergent_candidates_are_marked_frozen_and_excluded():
     x, y, g = data(1000, 3)
     records = []
-    grid = ElasticNetLogisticGrid(2, (1e-3,), (1e-3, 1e5), max_iter=30, init_scale=0.1)
+    grid = ElasticNetLogisticGrid(2, (1e-3,), (1e-3, 1e5), max_iter=30, learning_rate=0.08, init_scale=0.1)
     grid.fit(x, y, g, on_iteration=records.append)
     np.testing.assert_array_equal(grid.diverged_, [False, True, False, True])
     assert np.isfinite(grid.coef_).all() and not grid.leaderboard_["diverged"][:2].any()

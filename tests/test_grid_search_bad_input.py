@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from test_grid_search import data
+from vesu import _core
 from vesu.errors import ArgumentError, MemoryLimitError
 from vesu.grid_search import ElasticNetLogisticGrid, SelectionWeights
 
@@ -31,7 +32,7 @@ BAD_FIT = {
     "three classes": ({"y": np.arange(200) % 3}, r"y: got 3 class"),
     "NaN label": ({"y": with_bad(np.zeros(200), np.nan, 5, 9)}, r"y: got 2 NaN .* the first at 5"),
     "too few labels": ({"y": np.arange(199) % 2}, r"y: got 199 labels; accepted: 200"),
-    "2-D labels": ({"y": np.zeros((200, 1))}, r"y: got shape \(200, 1\)"),
+    "2-D labels": ({"y": np.zeros((200, 2))}, r"y: got shape \(200, 2\)"),
     "object labels": ({"y": np.array([None, {}] * 100)}, r"y: got shape \(200,\) of object"),
     "NaN": ({"X": with_bad(good()["X"], np.nan, (3, 1), (7, 0))}, r"x: got 2 NaN .* first at \[3, 1\]"),
     "infinity": ({"gradient": with_bad(good()["gradient"], np.inf, (9, 2))}, r"gradient: got 1 NaN .* \[9, 2\]"),
@@ -170,3 +171,123 @@ def test_bad_predictions_are_named(fitted):
 def test_bad_selection_weights(weights):
     with pytest.raises(ArgumentError):
         SelectionWeights(**weights)
+
+
+# ---- the solver itself, and what the estimator adds
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: y * 2, r"y: got \d+ labels outside \{0, 1\}, the first 2 at \d+; accepted: labels 0 and 1"),
+        (lambda y: y.astype(np.int64), r"y: got dtype int64; accepted: a 1-D numpy array of uint8"),
+        (lambda y: y[:-1], "y: got 199 labels; accepted: 200"),
+    ],
+)
+def test_kernel_labels_are_zero_and_one(change, message):
+    samples = good()
+    solver = _core.ProxSolver([0.0] * 3, [1.0] * 3, True, 2, [1e-3], [1e-3], 0.1, 0, 0.01)
+    before = solver.state()["params"]
+    with pytest.raises(ArgumentError, match=message):
+        solver.step(samples["X"], change(samples["y"]), samples["gradient"])
+    np.testing.assert_array_equal(solver.state()["params"], before)
+
+
+@pytest.mark.parametrize("method", ["ista", "fista"])
+@pytest.mark.parametrize("rate", [1.0, 5.0])
+def test_steps_beyond_the_bound_are_marked_never_silently_nan(method, rate):
+    # lr above the Lipschitz bound of the l2 = 1000 candidates, 1 / (L + l2): they diverge, the others are whole
+    records = []
+    grid = ElasticNetLogisticGrid(2, (1e-3,), (1e-3, 1e3), learning_rate=rate, solver=method, init_scale=0.1)
+    grid.fit(**good(), on_iteration=records.append)
+    assert rate > 1 / grid.lipschitz_
+    np.testing.assert_array_equal(grid.diverged_, [False, True, False, True])
+    for array in (
+        grid.coef_,
+        grid.intercept_,
+        grid.leaderboard_["objective"],
+        grid.predict_proba(good()["X"], good()["gradient"]),
+    ):
+        assert np.isfinite(array).all()
+    assert np.isfinite([record.loss[[0, 2]] for record in records]).all()
+    assert not set(grid.model(2).candidates) & {1, 3}
+    for top_k in (3, 4):
+        with pytest.raises(ArgumentError, match=r"top_k: got \d; accepted: 1 to 2"):
+            grid.model(top_k)
+
+
+@pytest.mark.parametrize("method", ["ista", "fista", "prox_newton"])
+def test_no_penalty_at_all(method):
+    grid = ElasticNetLogisticGrid(2, (0.0,), (0.0,), max_iter=5, solver=method).fit(**good())
+    assert np.isfinite(grid.coef_).all() and np.count_nonzero(grid.coef_) == grid.coef_.size
+
+
+@pytest.mark.parametrize("method", ["ista", "fista", "prox_newton"])
+@pytest.mark.parametrize("n", [2, 3, 59])
+def test_one_feature_and_fewer_samples_than_a_block(method, n):
+    x, y, _ = data(n, 1)
+    y[:2] = 0, 1
+    grid = ElasticNetLogisticGrid(max_iter=4, solver=method, bootstrap=False).fit(x, y)
+    assert grid.coef_.shape == (135, 2) and np.isfinite(grid.coef_).all()
+
+
+@pytest.mark.parametrize("method", ["ista", "fista", "prox_newton"])
+def test_constant_columns_stay_at_zero(method):
+    x, y, _ = data(300, 3)
+    x[:, 1] = 7.0
+    grid = ElasticNetLogisticGrid(2, (1e-3,), (1e-2,), max_iter=600, solver=method).fit(x, y)
+    assert np.isfinite(grid.coef_).all() and not grid.coef_[:, [1, 4]].any()
+
+
+def test_memory_is_refused_with_the_figure_before_any_growth():
+    grid = ElasticNetLogisticGrid(max_iter=1).fit(**good())
+    kept = grid.coef_
+    with pytest.raises(MemoryLimitError, match=r"needs \d{12} bytes; the limit is \d+ bytes"):
+        grid.grow(60_000).partial_fit(**good())
+    assert grid.coef_ is kept and len(grid.leaderboard_) == 135
+
+
+BAD_X = {
+    "sparse": (lambda x: pytest.importorskip("scipy.sparse").csr_array(x), r"X: got the sparse csr_array; .*dense"),
+    "object texts": (lambda x: np.full(x.shape, "a", object), r"X: got shape \(200, 3\) of object: could not convert"),
+    "dates": (lambda x: np.zeros(x.shape, "datetime64[s]"), r"X: got shape .* of datetime64"),
+    "a column": (lambda x: x[:, 0], r"Reshape your data"),
+    "nothing": (lambda x: None, r"X: got shape \(\) of object"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_X.values(), ids=BAD_X.keys())
+def test_odd_features_are_named_in_fit_and_in_predict(fitted, change, message):
+    samples = good()
+    bad = change(samples["X"])
+    with pytest.raises(ArgumentError, match=message):
+        ElasticNetLogisticGrid(max_iter=1).fit(bad, samples["y"])
+    with pytest.raises(ArgumentError, match=message):
+        fitted.predict(bad)
+
+
+BAD_Y = {
+    "missing": (None, "requires y to be passed, but the target y is None"),
+    "regression": (np.linspace(0, 1, 200), "Unknown label type: continuous. Only binary"),
+    "mixed texts and numbers": (np.array(["a", 1] * 100, object), "Unknown label type"),
+    "complex": (np.zeros(200, complex), "Complex data not supported"),
+    "dates": (np.zeros(200, "datetime64[s]"), r"y: got shape \(200,\) of datetime64"),
+}
+
+
+@pytest.mark.parametrize(("y", "message"), BAD_Y.values(), ids=BAD_Y.keys())
+def test_odd_labels_are_named(y, message):
+    with pytest.raises(ArgumentError, match=message):
+        ElasticNetLogisticGrid(max_iter=1).fit(good()["X"], y)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, np.nan, "best", None])
+def test_bad_thresholds_are_named(threshold):
+    grid = ElasticNetLogisticGrid(max_iter=1, threshold=threshold).fit(**good())
+    with pytest.raises(ArgumentError, match="threshold: got"):
+        grid.predict(good()["X"], good()["gradient"])
+
+
+def test_a_score_needs_as_many_labels_as_rows(fitted):
+    with pytest.raises(ArgumentError, match="y: got 199 labels; accepted: 200"):
+        fitted.score(good()["X"], good()["y"][1:], good()["gradient"])

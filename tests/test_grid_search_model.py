@@ -1,6 +1,7 @@
 """The model of a search: ensembles, feature volumes, files."""
 
 import contextlib
+import copy
 import io
 import json
 import zipfile
@@ -93,11 +94,14 @@ def test_spread_is_zero_for_one_and_positive_for_many(fitted):
 
 
 def test_predict_uses_the_best_candidate(fitted):
+    # R13: the likelier class, or at the threshold that the scan chose
     x, y, g = data(1500, 3)
     probability = fitted.predict_proba(x, g)
     assert probability.shape == (1500, 2)
     np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-6)
-    f1, f_beta, _ = reference.scores(y == 1, fitted.predict(x, g) == 1, 0.5, 0.5)
+    np.testing.assert_array_equal(fitted.predict(x, g), probability.argmax(axis=1))
+    selected = copy.copy(fitted).set_params(threshold="selected")
+    f1, f_beta, _ = reference.scores(y == 1, selected.predict(x, g) == 1, 0.5, 0.5)
     assert (fitted.leaderboard_["f1"][0], fitted.leaderboard_["f_beta"][0]) == pytest.approx((f1, f_beta), abs=1e-12)
 
 

@@ -80,13 +80,37 @@ class SearchConfig:
     l2: tuple[float, ...] = L2_FLOOR
     """Weights of the squares."""
     max_iter: int = MAX_ITER_FLOOR
-    """Proximal gradient iterations of every candidate."""
+    """Iterations of every candidate in each epoch."""
     learning_rate: float | Literal["auto"] = "auto"
     """Step length; "auto" is 0.08, or the inverse of the measured Lipschitz constant where 0.08 would diverge."""
     class_weight: Literal["balanced"] | None = None
     """'balanced' weighs each class by the inverse of its share."""
     ensemble_size: int = 9
     """How many of the best candidates form the mean probability and its spread (R17)."""
+    solver: Literal["ista", "fista", "prox_newton"] = "ista"
+    """'ista' is the faithful proximal gradient, 'fista' its faster form, 'prox_newton' goes to certified optima."""
+    tol: float = 1e-6
+    """Relative duality gap at which prox_newton calls a candidate solved."""
+    device: Literal["cpu", "cuda", "auto", "torch"] = "cpu"
+    """'auto' takes CUDA where a kernel runs, else the CPU, and logs the fallback; 'torch' is torch on the CPU."""
+    supervised_epochs: int = 1
+    """Epochs, each on a fresh draw of voxels; 0 goes on until convergence."""
+    patience: int = 3
+    """Epochs without a better validation objective after which a search until convergence ends."""
+    min_delta: float = 1e-4
+    """A validation objective counts as better when it is lower by more than this."""
+    max_epochs: int = 20
+    """Cap of a search until convergence."""
+    meta_neurons_growth: int = 0
+    """Meta-neurons added before each later epoch."""
+    adapt_learning_rate: bool = True
+    """Between epochs, shorter steps for candidates whose objective rose, longer ones where it only fell."""
+    mutation_noise: float = 0.05
+    """Between epochs, noise on stagnating candidates, as a part of their coefficients' size; 0 switches it off."""
+    stagnation_epochs: int = 2
+    """Epochs without a better objective of its own after which a candidate mutates."""
+    prune_quantile: float = 0.1
+    """After the last of several epochs, the winner's smallest coefficients up to this quantile are tried as zeros."""
 
     def __post_init__(self) -> None:
         floor = "never below the default grid (R50, R52)"
@@ -107,7 +131,15 @@ class SearchConfig:
         rate = self.learning_rate
         good = rate == "auto" or (isinstance(rate, float) and math.isfinite(rate) and rate > 0)
         _require("search.learning_rate", rate, good, "'auto' or a positive number")
-        _require("search.ensemble_size", self.ensemble_size, self.ensemble_size >= 1, "1 or more")
+        _require("search.tol", self.tol, 0 < self.tol < 1, "above 0, below 1")
+        lows = {"ensemble_size": 1, "supervised_epochs": 0, "patience": 1, "max_epochs": 1, "stagnation_epochs": 1}
+        for name, low in {**lows, "meta_neurons_growth": 0}.items():
+            value = getattr(self, name)
+            _require(f"search.{name}", value, low <= value <= 1 << 20, f"{low} to {1 << 20}")
+        for name in ("min_delta", "mutation_noise"):
+            value = getattr(self, name)
+            _require(f"search.{name}", value, 0 <= value < math.inf, "0 or more")
+        _require("search.prune_quantile", self.prune_quantile, 0 <= self.prune_quantile < 1, "0 or more, below 1")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,19 @@
-"""Prox-fit: elastic-net logistic regression over a grid of candidates, all advanced in one pass (R11-R13, R17)."""
+"""Prox-fit: elastic-net logistic regression over a grid of candidates, all advanced in one pass (R11-R15, R17)."""
 
-from vesu.grid_search.estimator import ElasticNetLogisticGrid, IterationRecord
+from vesu.grid_search.epochs import EpochSettings
+from vesu.grid_search.estimator import ElasticNetLogisticGrid
 from vesu.grid_search.model import ProxFitModel
+from vesu.grid_search.search import IterationRecord
 from vesu.grid_search.selection import SelectionWeights
+from vesu.grid_search.solver import choose_device
+from vesu.grid_search.state import SearchState
 
-__all__ = ["ElasticNetLogisticGrid", "IterationRecord", "ProxFitModel", "SelectionWeights"]
+__all__ = [
+    "ElasticNetLogisticGrid",
+    "EpochSettings",
+    "IterationRecord",
+    "ProxFitModel",
+    "SearchState",
+    "SelectionWeights",
+    "choose_device",
+]

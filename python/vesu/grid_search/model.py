@@ -1,23 +1,20 @@
 """The model that a search leaves: an ensemble of candidates that predicts samples and whole feature volumes."""
 
-import io
-import json
 import math
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vesu import _core
-from vesu.errors import ArgumentError, FileError, FormatError
-from vesu.grid_search.checks import float32_rows
+from vesu.errors import ArgumentError
+from vesu.grid_search.checks import float32_rows, integer
+from vesu.grid_search.npzfile import Archive, read_npz, write_npz
+from vesu.grid_search.search import Search
 
-__all__ = ["ProxFitModel"]
+__all__ = ["ProxFitModel", "ensemble"]
 
 FORMAT = "vesu-prox-fit/1"
 ARRAYS = {"coef": (np.float64, 2), "intercept": (np.float64, 1), "mean": (np.float64, 1), "scale": (np.float64, 1)}
@@ -152,16 +149,7 @@ class ProxFitModel:
             "uses_gradient": self.uses_gradient,
             "candidates": list(self.candidates),
         }
-        text = json.dumps(meta, sort_keys=True, allow_nan=False).encode()
-        buffer = io.BytesIO()
-        arrays = {name: getattr(self, name) for name in ARRAYS}
-        np.savez(buffer, allow_pickle=False, meta=np.frombuffer(text, np.uint8), **arrays)
-        if not isinstance(file, (str, os.PathLike)):
-            file.write(buffer.getvalue())
-            return
-        from vesu.data.storage import write_bytes_atomic
-
-        write_bytes_atomic(file, buffer.getvalue())
+        write_npz(file, meta, {name: getattr(self, name) for name in ARRAYS})
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO) -> "ProxFitModel":
@@ -174,63 +162,41 @@ class ProxFitModel:
         FormatError
             Not such a file, another version, truncated, or values that do not make a model.
         """
-        if not isinstance(file, (str, os.PathLike)):
-            return _parse("model", file)
-        try:
-            with Path(file).open("rb") as opened:
-                return _parse(str(file), opened)
-        except OSError as error:
-            raise FileError(error.errno, error.strerror, str(file)) from error
+        return read_npz(file, _build, format=FORMAT, max_member_bytes=MAX_MEMBER_BYTES)
 
 
-def _parse(name: str, file: BinaryIO) -> ProxFitModel:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            arrays = {key: _array(archive, key, dtype, ndim) for key, (dtype, ndim) in ARRAYS.items()}
-            meta = json.loads(_array(archive, "meta", np.uint8, 1).tobytes())
-        if meta["format"] != FORMAT:
-            raise FormatError(f"{name}: format {meta['format']!r}; accepted: {FORMAT!r}")
-        names, threshold, candidates = meta["feature_names"], meta["threshold"], meta["candidates"]
-        if not (isinstance(meta["uses_gradient"], bool) and isinstance(threshold, float) and math.isfinite(threshold)):
-            raise ValueError("uses_gradient or threshold of a wrong type")
-        if not (all(type(text) is str for text in names) and all(type(number) is int for number in candidates)):
-            raise ValueError("feature_names or candidates of a wrong type")
-        return ProxFitModel(
-            **arrays,
-            feature_names=tuple(names),
-            threshold=threshold,
-            uses_gradient=meta["uses_gradient"],
-            candidates=tuple(candidates),
-        )
-    except FormatError:
-        raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ArgumentError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        NotImplementedError,  # a compression that zipfile lacks
-        RuntimeError,  # an encrypted member, JSON nested too deep
-        MemoryError,
-    ) as error:
-        raise FormatError(f"{name}: not a {FORMAT} file: {error}") from error
+def ensemble(search: Search, table: NDArray[Any], top_k: int, feature_names: tuple[str, ...]) -> ProxFitModel:
+    """The best of a leaderboard as one model: first the best candidate of each meta-neuron, then the rest."""
+    table = table[~table["diverged"]]
+    top_k = integer("top_k", top_k, 1, len(table))
+    _, first_of_neuron = np.unique(table["neuron"], return_index=True)
+    is_later = np.ones(len(table), bool)
+    is_later[first_of_neuron] = False
+    members = table[np.argsort(is_later, kind="stable")[:top_k]]
+    chosen = members["candidate"]
+    return ProxFitModel(
+        coef=np.ascontiguousarray(search.params[chosen, :-1]),
+        intercept=search.params[chosen, -1],
+        mean=search.problem.mean,
+        scale=search.problem.scale,
+        feature_names=feature_names,
+        threshold=float(np.median(members["threshold"])),
+        uses_gradient=search.problem.uses_gradient,
+        candidates=tuple(int(candidate) for candidate in chosen),
+    )
 
 
-def _array(archive: zipfile.ZipFile, name: str, dtype: Any, ndim: int) -> NDArray[Any]:
-    """One .npy member, whose header must agree with the bytes that are there before anything is allocated."""
-    member = archive.getinfo(f"{name}.npy")
-    if member.file_size > MAX_MEMBER_BYTES:
-        raise ValueError(f"{member.filename} claims {member.file_size} bytes; the limit is {MAX_MEMBER_BYTES}")
-    with archive.open(member) as opened:
-        data = io.BytesIO(opened.read(MAX_MEMBER_BYTES + 1))
-    if np.lib.format.read_magic(data) != (1, 0):
-        raise ValueError(f"{member.filename}: not .npy version 1.0")
-    shape, fortran, found = np.lib.format.read_array_header_1_0(data)
-    payload = data.read()
-    expected = math.prod(shape) * np.dtype(dtype).itemsize
-    if found != np.dtype(dtype) or len(shape) != ndim or fortran or len(payload) != expected:
-        raise ValueError(f"{member.filename}: {found} of shape {shape} in {len(payload)} bytes")
-    return np.frombuffer(payload, dtype).reshape(shape)
+def _build(archive: Archive) -> ProxFitModel:
+    meta = archive.meta
+    names, threshold, candidates = meta["feature_names"], meta["threshold"], meta["candidates"]
+    if not (isinstance(meta["uses_gradient"], bool) and isinstance(threshold, float) and math.isfinite(threshold)):
+        raise ValueError("uses_gradient or threshold of a wrong type")
+    if not (all(type(text) is str for text in names) and all(type(number) is int for number in candidates)):
+        raise ValueError("feature_names or candidates of a wrong type")
+    return ProxFitModel(
+        **{name: archive.array(name, ndim, (np.dtype(dtype),)) for name, (dtype, ndim) in ARRAYS.items()},
+        feature_names=tuple(names),
+        threshold=threshold,
+        uses_gradient=meta["uses_gradient"],
+        candidates=tuple(candidates),
+    )

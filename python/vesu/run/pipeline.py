@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from vesu.data.storage import write_json_atomic
 from vesu.data.volumes import read_volume, write_volume
 from vesu.errors import ArgumentError, EvidenceError, VesuError
 from vesu.features import FeatureSpec
-from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord
+from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord, choose_device
 from vesu.ledger import verify
 from vesu.run import evidence, stages
 from vesu.run.clock import Clock
@@ -26,7 +26,7 @@ from vesu.run.events import EventLog
 from vesu.run.folder import claimed
 from vesu.run.model import SurfaceModel
 from vesu.run.outputs import diagnostics_entry, finite, printable, submission_entry, write_views
-from vesu.run.plan import Split, phase_weights, split_pairs
+from vesu.run.plan import Split, candidates_by_epoch, epoch_settings, phase_weights, split_pairs
 from vesu.run.progress import PHASES, PhaseProgress, Progress
 from vesu.segmentation import SegmentConfig, segment
 from vesu.submission import SubmissionReport, write_submission
@@ -132,9 +132,9 @@ class _Run:
                 validation=[pair.volume_id for pair in split.validation],
             )
             ids = self._load(inventory)
-            rows = self._features(inventory, ids)
+            rows = self._features(inventory, ids, split)
             training = self._train_data(rows, split)
-            grid = self._fit(training)
+            grid = self._fit(training, split, ids)
             validation = self._segment(inventory, split, ids, training, grid)
             submission = self._package(inventory)
         planned = sum(self.weights.values())
@@ -174,14 +174,18 @@ class _Run:
         return self._timed(name, self.progress.phase(name, units))
 
     @contextmanager
-    def _timed(self, name: str, steps: AbstractContextManager[P]) -> Iterator[P]:
-        """A phase with its events, its seconds, and a log that is safe on disk when it ends."""
+    def _timed(self, name: str, steps: AbstractContextManager[P], device: str = "cpu") -> Iterator[P]:
+        """A phase with its events, its seconds, and a log that is safe on disk when it ends (R27)."""
         start = time.monotonic()
-        self.log.emit("PHASE_START", phase=name, device="cpu")
+        self.log.emit("PHASE_START", phase=name, device=device)
+        if device == "cuda":
+            self.log.emit("GPU_PHASE_START", phase=name, device=device)
         with steps as phase:
             yield phase
         self.seconds[name] = time.monotonic() - start
-        self.log.emit("PHASE_END", phase=name, device="cpu", seconds=self.seconds[name])
+        if device == "cuda":
+            self.log.emit("GPU_PHASE_END", phase=name, device=device, seconds=self.seconds[name])
+        self.log.emit("PHASE_END", phase=name, device=device, seconds=self.seconds[name])
         self.log.sync()
 
     def _record_inventory(self, inventory: Inventory) -> None:
@@ -231,17 +235,29 @@ class _Run:
                 phase.advance(1)
             return ids
 
-    def _features(self, inventory: Inventory, ids: dict[str, stages.SourceIds]) -> dict[str, stages.Rows]:
+    def _features(self, inventory: Inventory, ids: dict[str, stages.SourceIds], split: Split) -> dict[str, stages.Rows]:
+        training = {pair.volume_id for pair in split.train}
+        limit = epoch_settings(self.config.search).limit
         with self._phase("features", len(inventory.pairs)) as phase:
             rows = {}
             for pair in inventory.pairs:
-                rows[pair.volume_id] = stages.sampled_rows(
-                    pair, ids[pair.volume_id], self.spec, self.config, self.cache
-                )
-                drawn = rows[pair.volume_id].y
-                self.log.emit("VOXELS_SAMPLED", volume_id=pair.volume_id, voxels=len(drawn), surface=int(drawn.sum()))
+                n_epochs = limit if pair.volume_id in training else 1  # the validation voxels stay the same
+                rows[pair.volume_id] = self._sampled(pair, ids, 0, n_epochs)
                 phase.advance(1)
             return rows
+
+    def _sampled(self, pair: Pair, ids: dict[str, stages.SourceIds], epoch: int, n_epochs: int) -> stages.Rows:
+        rows = stages.sampled_rows(
+            pair, ids[pair.volume_id], self.spec, self.config, self.cache, epoch=epoch, n_epochs=n_epochs
+        )
+        self.log.emit(
+            "VOXELS_SAMPLED",
+            volume_id=pair.volume_id,
+            epoch=epoch,
+            voxels=len(rows.y),
+            surface=int(rows.y.sum()),
+        )
+        return rows
 
     def _train_data(self, rows: dict[str, stages.Rows], split: Split) -> stages.TrainingSet:
         with self._phase("train_data", 1) as phase:
@@ -255,33 +271,51 @@ class _Run:
             phase.advance(1)
             return data
 
-    def _fit(self, data: stages.TrainingSet) -> ElasticNetLogisticGrid:
-        search = self.config.search
-        n_candidates = search.meta_neurons * len(search.l1) * len(search.l2)
-        steps = self.progress.fit(n_epochs=1, n_candidates=n_candidates, max_iter=search.max_iter)
-        with self._timed("fit", steps) as fit:
+    def _fit(self, data: stages.TrainingSet, split: Split, ids: dict[str, stages.SourceIds]) -> ElasticNetLogisticGrid:
+        search, by_epoch = self.config.search, candidates_by_epoch(self.config.search)
+        device = choose_device(search.device, search.solver, self._emit)
+        steps = self.progress.fit(n_epochs=len(by_epoch), n_candidates=by_epoch, max_iter=search.max_iter)
+        with self._timed("fit", steps, device) as fit:
+
+            def draw(epoch: int) -> stages.Rows:
+                if epoch == 0:
+                    return data.train
+                parts = [self._sampled(pair, ids, epoch, len(by_epoch)) for pair in split.train]
+                return stages.epoch_rows(parts, data.channels)
 
             def on_iteration(record: IterationRecord) -> None:
-                self.log.emit_iterations(record, epoch=0)
-                fit.on_record(record, epoch=0)
+                self.log.emit_iterations(record, epoch=record.epoch)
+                fit.on_record(record, epoch=record.epoch)
 
-            grid = stages.fit_grid(data, self.config, on_iteration)
+            def on_event(name: str, fields: Mapping[str, Any]) -> None:
+                self._emit(name, fields)
+                if name == "EPOCHS_DONE" and fit.fraction < 1:
+                    fit.finish(fields["reason"])
+
+            grid = stages.fit_grid(data, self.config, device, draw, on_iteration, on_event)
         rows = [dict(zip(grid.leaderboard_.dtype.names or (), row, strict=True)) for row in grid.leaderboard_.tolist()]
         write_json_atomic(self.folder / "leaderboard.json", [finite(row) for row in rows])
         self.log.emit("SEARCH_DONE", best=finite(rows[0]), **self._search_entry(data, grid))
         return grid
 
+    def _emit(self, name: str, fields: Mapping[str, Any]) -> None:
+        self.log.emit(name, **fields)
+
     def _search_entry(self, data: stages.TrainingSet, grid: ElasticNetLogisticGrid) -> dict[str, Any]:
         return {
             "candidates": len(grid.candidates_),
+            "meta_neurons": grid.meta_neurons_,
             "max_iter": self.config.search.max_iter,
+            "epochs": grid.n_epochs_,
+            "solver": self.config.search.solver,
             "samples": len(data.train.y),
             "features": len(data.channels),
             "seconds": self.seconds.get("fit"),
             "diverged": int(grid.diverged_.sum()),
             "learning_rate": float(grid.learning_rate_),
             "lipschitz": float(grid.lipschitz_),
-            "isa": _core.simd_path(),
+            "isa": grid.simd_path_,
+            "device": grid.device_,
         }
 
     def _segment(

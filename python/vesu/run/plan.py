@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from vesu.config import RunConfig
+from vesu.config import RunConfig, SearchConfig
 from vesu.data.discover import Inventory, Pair
 from vesu.errors import DataError
+from vesu.grid_search import EpochSettings
 
-__all__ = ["Split", "phase_weights", "split_pairs"]
+__all__ = ["DRAWS_PER_PASS", "Split", "candidates_by_epoch", "epoch_settings", "phase_weights", "split_pairs"]
 
 # Measured costs on two cores (docs/measured.md), only to weigh the phases against each other before the run's own
 # figures replace them.
@@ -19,6 +20,9 @@ _READ_S_PER_VOXEL = 4e-9
 _FEATURES_S_PER_VOXEL = 5e-7
 _SEGMENT_S_PER_VOXEL = 1e-6
 _FIT_S_PER_WEIGHT_STEP = 6e-11
+
+DRAWS_PER_PASS = 4
+"""Epochs whose voxels are drawn from one computation of a volume's features: those cost far more than the voxels."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,18 @@ def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> Split:
     )
 
 
+def epoch_settings(search: SearchConfig) -> EpochSettings:
+    """The epochs and what happens between them, as configured."""
+    shared = {field.name for field in fields(EpochSettings)} & {field.name for field in fields(SearchConfig)}
+    return EpochSettings(epochs=search.supervised_epochs, **{name: getattr(search, name) for name in shared})
+
+
+def candidates_by_epoch(search: SearchConfig) -> list[int]:
+    """Candidates of each epoch that may come."""
+    settings, per_neuron = epoch_settings(search), len(search.l1) * len(search.l2)
+    return [settings.n_neurons(search.meta_neurons, epoch) * per_neuron for epoch in range(settings.limit)]
+
+
 def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> dict[str, float]:
     """Expected seconds of each phase (R34's W before normalisation); 0 for a phase that was not asked for."""
 
@@ -56,17 +72,17 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
 
     train = voxels(pair.image for pair in inventory.pairs)
     test = voxels(volume.image for volume in inventory.tests)
-    search = config.search
-    candidates = search.meta_neurons * len(search.l1) * len(search.l2)
+    by_epoch = candidates_by_epoch(config.search)
     samples = len(inventory.pairs) * config.sampling.voxels_per_volume
-    steps = samples * candidates * search.max_iter * 3 * n_channels
+    steps = samples * sum(by_epoch) * config.search.max_iter * 3 * n_channels
+    later_passes = math.ceil(len(by_epoch) / DRAWS_PER_PASS) - 1
     return {
         "discovery": 0.2,
         "preflight": 0.5,
         "load": 0.1 + train * 2 * _READ_S_PER_VOXEL,
         "features": train * _FEATURES_S_PER_VOXEL,
         "train_data": 0.2 + samples * 1e-6,
-        "fit": steps * _FIT_S_PER_WEIGHT_STEP,
+        "fit": steps * _FIT_S_PER_WEIGHT_STEP + later_passes * train * _FEATURES_S_PER_VOXEL,
         "distillation": 0.0,
         "segment": (test + train * config.sampling.validation_fraction) * _SEGMENT_S_PER_VOXEL,
         "package": 0.1 + test * _READ_S_PER_VOXEL * 5,

@@ -18,7 +18,7 @@ How it stays true (requirement R34):
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -183,19 +183,34 @@ class Progress:
             yield PhaseProgress(self, state)
 
     @contextmanager
-    def fit(self, *, n_epochs: int, n_candidates: int, max_iter: int) -> Iterator["FitProgress"]:
+    def fit(self, *, n_epochs: int, n_candidates: int | Sequence[int], max_iter: int) -> Iterator["FitProgress"]:
         """Run the phase ``fit``, whose progress follows from (epoch, candidate, iteration).
+
+        Parameters
+        ----------
+        n_epochs : int
+            The most that may come; :meth:`PhaseProgress.finish` explains fewer.
+        n_candidates : int or sequence of int
+            Candidates of every epoch, or of each where the grid grows.
+        max_iter : int
+            Iterations of every candidate in each epoch.
 
         Raises
         ------
         ArgumentError
             As :meth:`phase`; a count below 1.
         """
-        for label, count in {"n_epochs": n_epochs, "n_candidates": n_candidates, "max_iter": max_iter}.items():
+        by_epoch = [n_candidates] * n_epochs if isinstance(n_candidates, int) else list(n_candidates)
+        least = {"n_epochs": n_epochs, "n_candidates": min(by_epoch, default=1), "max_iter": max_iter}
+        for label, count in least.items():
             if count < 1:
                 raise ArgumentError(f"{label}: got {count!r}; accepted: at least 1")
-        with self._run("fit", n_epochs * n_candidates * max_iter) as state:
-            yield FitProgress(self, state, n_epochs, n_candidates, max_iter)
+        if len(by_epoch) != n_epochs:
+            raise ArgumentError(
+                f"n_candidates: got {len(by_epoch)} counts; accepted: one for each of {n_epochs} epochs"
+            )
+        with self._run("fit", sum(by_epoch) * max_iter) as state:
+            yield FitProgress(self, state, by_epoch, max_iter)
 
     @contextmanager
     def _run(self, name: str, total_units: float) -> Iterator[PhaseState]:
@@ -351,9 +366,9 @@ class PhaseProgress:
 class FitProgress(PhaseProgress):
     """The running phase ``fit``, as :meth:`Progress.fit` hands it out; its units are iterations of one candidate."""
 
-    def __init__(self, progress: Progress, state: PhaseState, n_epochs: int, n_candidates: int, max_iter: int) -> None:
+    def __init__(self, progress: Progress, state: PhaseState, n_candidates: Sequence[int], max_iter: int) -> None:
         super().__init__(progress, state)
-        self._n_epochs, self._n_candidates, self._max_iter = n_epochs, n_candidates, max_iter
+        self._n_candidates, self._max_iter = n_candidates, max_iter
 
     def at(self, *, epoch: int, candidate_first: int, candidate_last: int, iteration: int) -> None:
         """Move to (epoch, candidate, iteration) and log ``TRAIN_CURSOR``.
@@ -372,11 +387,11 @@ class FitProgress(PhaseProgress):
         ArgumentError
             Outside the announced counts.
         """
-        n, iterations = self._n_candidates, self._max_iter
-        blocks = 0 <= candidate_first <= candidate_last < n
-        if not (blocks and 0 <= epoch < self._n_epochs and 0 <= iteration <= iterations):
+        n_epochs, iterations = len(self._n_candidates), self._max_iter
+        n = self._n_candidates[epoch] if 0 <= epoch < n_epochs else 0
+        if not (0 <= candidate_first <= candidate_last < n and 0 <= iteration <= iterations):
             got = f"epoch {epoch}, candidates {candidate_first} to {candidate_last}, iteration {iteration}"
-            limits = f"{self._n_epochs} epochs, {n} candidates, {iterations} iterations"
+            limits = f"{n_epochs} epochs, {max(self._n_candidates)} candidates, {iterations} iterations"
             raise ArgumentError(f"cursor: got {got}; accepted: within {limits}")
         cursor = {
             "epoch": epoch,
@@ -386,7 +401,8 @@ class FitProgress(PhaseProgress):
             "iter": iteration,
             "max_iter": iterations,
         }
-        done = (epoch * n + candidate_first) * iterations + (candidate_last - candidate_first + 1) * iteration
+        before = sum(self._n_candidates[:epoch]) + candidate_first
+        done = before * iterations + (candidate_last - candidate_first + 1) * iteration
         with self._progress._lock:
             self._progress._step(self._state, done, cursor)
             self._progress._log.emit("TRAIN_CURSOR", **self._progress.snapshot())

@@ -5,7 +5,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from vesu.features import FeatureSpec, extract_features, gather, select_features
 from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord
 from vesu.reliability import measure_calibration
 from vesu.run.model import SurfaceModel
+from vesu.run.plan import DRAWS_PER_PASS, epoch_settings
 from vesu.segmentation import Confusion, SegmentConfig, confusion, segment
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "SourceIds",
     "TrainingSet",
     "calibrate",
+    "epoch_rows",
     "fit_grid",
     "load",
     "sampled_rows",
@@ -91,37 +93,61 @@ def cached_volume(path: Path, digest: str, cache: ArrayCache, n_threads: int | N
     return arrays["volume"]
 
 
-def sampled_rows(pair: Pair, ids: SourceIds, spec: FeatureSpec, config: RunConfig, cache: ArrayCache) -> Rows:
-    """Class-balanced voxels of one volume with their features (R07, R16), cached by content (R09)."""
-    sampling = config.sampling
+def sampled_rows(
+    pair: Pair,
+    ids: SourceIds,
+    spec: FeatureSpec,
+    config: RunConfig,
+    cache: ArrayCache,
+    *,
+    epoch: int = 0,
+    n_epochs: int = 1,
+) -> Rows:
+    """Class-balanced voxels of one volume with their features (R07, R16), cached by content (R09).
 
-    def compute() -> dict[str, Array]:
-        image = cached_volume(pair.image, ids.image, cache, config.n_threads)
-        label = cached_volume(pair.label, ids.label, cache, config.n_threads)
+    Each epoch has its own draw (R14). What must be computed is computed for the epochs that follow too, a few at a
+    time, up to ``n_epochs``: one pass over the volume serves several draws.
+    """
+    if (cached := cache.get(_rows_key(pair, ids, spec, config, cache, epoch))) is not None:
+        return Rows(**cached)
+    image = cached_volume(pair.image, ids.image, cache, config.n_threads)
+    label = cached_volume(pair.label, ids.label, cache, config.n_threads)
+    features = extract_features(image, spec, n_threads=config.n_threads)
+
+    def draw(epoch: int) -> Rows:
         index = sample_voxels(
             label,
-            sampling.voxels_per_volume,
+            config.sampling.voxels_per_volume,
             seed=config.seed,
             volume_id=pair.volume_id,
-            margin=sampling.margin,
+            margin=config.sampling.margin,
+            draw=epoch,
             allow_single_class=True,  # a chunk without a surface still teaches what background looks like
         )
-        features = extract_features(image, spec, n_threads=config.n_threads)
         x, g = gather(features, index)
-        return {"x": x, "g": g, "y": label.reshape(-1)[index].astype(np.uint8)}
+        rows = Rows(x, g, label.reshape(-1)[index].astype(np.uint8))
+        cache.put(_rows_key(pair, ids, spec, config, cache, epoch), x=rows.x, g=rows.g, y=rows.y)
+        return rows
 
-    key = cache.key(
+    asked = draw(epoch)
+    for later in range(epoch + 1, min(epoch + DRAWS_PER_PASS, n_epochs)):
+        draw(later)
+    return asked
+
+
+def _rows_key(pair: Pair, ids: SourceIds, spec: FeatureSpec, config: RunConfig, cache: ArrayCache, epoch: int) -> str:
+    return cache.key(
         "rows",
         image=ids.image,
         label=ids.label,
         volume_id=pair.volume_id,
         scales=list(spec.scales),
         feature_version=spec.version,
-        voxels=sampling.voxels_per_volume,
-        margin=sampling.margin,
+        voxels=config.sampling.voxels_per_volume,
+        margin=config.sampling.margin,
         seed=config.seed,
+        draw=epoch,
     )
-    return Rows(**cache.get_or_compute(key, compute))
 
 
 def training_set(
@@ -149,10 +175,20 @@ def training_set(
     )
 
 
+def epoch_rows(parts: Sequence[Rows], channels: tuple[int, ...]) -> Rows:
+    """The training rows of a later epoch: the first one's channels of a fresh draw (R14)."""
+    return _keep(_join(parts), channels)
+
+
 def fit_grid(
-    data: TrainingSet, config: RunConfig, on_iteration: Callable[[IterationRecord], None]
+    data: TrainingSet,
+    config: RunConfig,
+    device: Literal["cpu", "cuda", "torch"],
+    draw: Callable[[int], Rows],
+    on_iteration: Callable[[IterationRecord], None],
+    on_event: Callable[[str, Mapping[str, Any]], None],
 ) -> ElasticNetLogisticGrid:
-    """The whole grid, every candidate to the last iteration (R11-R13, R50)."""
+    """The whole grid, every candidate to the last iteration of every epoch (R11-R15, R50)."""
     search = config.search
     grid = ElasticNetLogisticGrid(
         meta_neurons=search.meta_neurons,
@@ -163,15 +199,23 @@ def fit_grid(
         class_weight=search.class_weight,
         seed=config.seed,
         n_threads=config.n_threads,
+        solver=search.solver,
+        tol=search.tol,
+        device=device,
     )
-    return grid.fit(
-        data.train.x,
-        data.train.y,
-        data.train.g,
+
+    def samples(epoch: int) -> tuple[Array, Array, Array]:
+        rows = draw(epoch)
+        return rows.x, rows.y, rows.g
+
+    return grid.fit_epochs(
+        samples,
+        epoch_settings(search),
         X_val=data.validation.x,
         y_val=data.validation.y,
         gradient_val=data.validation.g,
         on_iteration=on_iteration,
+        on_event=on_event,
     )
 
 
