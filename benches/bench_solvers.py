@@ -1,10 +1,10 @@
 """All 135 bootstrap-weighted problems of the default grid to the optimum, against glum, skglm and scikit-learn's saga.
 
-Ours solves the whole grid until every candidate is certified to a relative duality gap of 1e-6. A peer solves PROBLEMS of
-the 135, spread over neurons, l1 and l2, one after another, with as many threads as it takes by itself; its clock runs
-135 / len(PROBLEMS) times faster, so that the table shows seconds a grid. Tolerances are the loosest, by powers of ten,
-with which a peer's worst suboptimality was at most 1e-6 of the objective; `extra_info` holds what it reached, judged in
-float64.
+Ours solves the whole grid until every candidate is certified to a relative duality gap of 1e-6. A peer solves
+PROBLEMS of the 135, spread over neurons, l1 and l2, one after another, with as many threads as it takes by itself.
+Its clock runs 135 / len(PROBLEMS) times faster, so that the table shows seconds a grid. Tolerances are the loosest,
+by powers of ten, with which a peer's worst suboptimality was at most 1e-6 of the objective; `extra_info` holds what
+it reached, judged in float64.
 
 Peers get standardised rows [x, x^2, g] for free and without the samples whose bootstrap weight is zero. skglm takes no
 weights: it gets each sample as often as its weight says. 200,000 samples by default; `VESU_BENCH_FULL=1` takes

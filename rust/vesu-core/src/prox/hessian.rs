@@ -20,10 +20,13 @@ const PAIR: usize = 2;
 /// The Hessian's error falls as the root of width / samples, and so does the error of one Newton step.
 const MIN_SAMPLES: usize = 20_000;
 const SAMPLES_PER_COLUMN: usize = 200;
+/// Beyond so many times these, more samples no longer pay.
+const MAX_DOUBLINGS: u32 = 6;
 
 /// The blocks that Hessians are taken from: all of them where there are few.
-pub(super) fn subsample(n_samples: usize, width: usize) -> Part {
-    let wanted = MIN_SAMPLES.max(SAMPLES_PER_COLUMN.saturating_mul(width));
+pub(super) fn subsample(n_samples: usize, width: usize, doublings: f64) -> Part {
+    let least = MIN_SAMPLES.max(SAMPLES_PER_COLUMN.saturating_mul(width));
+    let wanted = least.saturating_mul(1 << (doublings as u32).min(MAX_DOUBLINGS));
     Part { one_in: (n_samples / wanted).max(1) }
 }
 
@@ -262,8 +265,10 @@ mod tests {
 
     #[test]
     fn small_samples_are_taken_whole() {
-        assert_eq!(subsample(39_999, 19), Part::ALL);
-        assert_eq!(subsample(1_000_000, 19), Part { one_in: 50 });
-        assert_eq!(subsample(1_000_000, 200), Part { one_in: 25 });
+        assert_eq!(subsample(39_999, 19, 0.0), Part::ALL);
+        assert_eq!(subsample(1_000_000, 19, 0.0), Part { one_in: 50 });
+        assert_eq!(subsample(1_000_000, 200, 0.0), Part { one_in: 25 });
+        assert_eq!(subsample(1_000_000, 19, 2.0), Part { one_in: 12 });
+        assert_eq!(subsample(100_000, 19, 1e300), Part::ALL);
     }
 }

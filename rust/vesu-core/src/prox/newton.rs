@@ -17,6 +17,8 @@ const NOISE: f64 = 1e-7;
 const SHRINK: (f64, f64) = (0.01, 0.5);
 /// Damping after a first rejection; each further one makes it four times larger, each acceptance four times smaller.
 const FIRST_DAMPING: f64 = 1e-3;
+/// A Hessian that is good enough makes the foretold decrease fall at least so fast from one trial to the next.
+const CONTRACTION: f64 = 0.1;
 
 /// One candidate between two passes.
 #[derive(Clone, Debug)]
@@ -29,11 +31,14 @@ pub(super) struct Trial {
     /// Decrease that the model foretells, <= 0.
     pub decrease: f64,
     pub damping: f64,
+    /// How often the Hessian's subsample was doubled, because too small a one overshoots: heavy-tailed columns have
+    /// directions whose curvature comes from a few samples.
+    pub doublings: f64,
 }
 
 impl Trial {
     pub fn new(params: Vec<f64>) -> Self {
-        Self { previous: params.clone(), params, previous_loss: f64::NAN, decrease: 0.0, damping: 0.0 }
+        Self { previous: params.clone(), params, previous_loss: f64::NAN, decrease: 0.0, damping: 0.0, doublings: 0.0 }
     }
 
     fn is_rejected(&self, loss: f64) -> bool {
@@ -41,7 +46,7 @@ impl Trial {
         !self.previous_loss.is_nan() && (loss.is_nan() || loss > bound)
     }
 
-    /// Step back to the minimum of the parabola through what is known, and trust the Hessian less.
+    /// Step back to the minimum of the parabola through what is known, and make the next Hessian a better one.
     fn step_back(&mut self, loss: f64) {
         let factor = -self.decrease / (2.0 * (loss - self.previous_loss - self.decrease));
         let factor = if factor.is_finite() { factor.clamp(SHRINK.0, SHRINK.1) } else { SHRINK.0 };
@@ -50,13 +55,13 @@ impl Trial {
         }
         self.decrease *= factor;
         self.damping = (4.0 * self.damping).max(FIRST_DAMPING);
+        self.doublings += 1.0;
     }
 
     fn accept(&mut self, loss: f64) {
         self.damping = if self.damping > FIRST_DAMPING { 0.25 * self.damping } else { 0.0 };
         self.previous.copy_from_slice(&self.params);
         self.previous_loss = loss;
-        self.decrease = 0.0;
     }
 
     /// Go to `next`, unless the model has nothing to offer.
@@ -64,6 +69,10 @@ impl Trial {
         let free = next.len() - 1;
         let slope: f64 = (0..=free).map(|k| gradient[k] * (next[k] - self.params[k])).sum();
         let decrease = slope + penalty.value(&next[..free]) - penalty.value(&self.params[..free]);
+        if self.decrease < 0.0 && decrease < CONTRACTION * self.decrease {
+            self.doublings += 1.0;
+        }
+        self.decrease = 0.0;
         if decrease < 0.0 && decrease.is_finite() && next.iter().all(|value| value.is_finite()) {
             (self.params, self.decrease) = (next, decrease);
         }

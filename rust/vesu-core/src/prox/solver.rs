@@ -159,14 +159,11 @@ impl Solver {
     }
 
     fn newton_step(&self, state: &mut State, design: &Design, cancel: &Cancel) -> Result<IterationStats> {
-        let part = subsample(design.n_samples(), self.width);
-        let first = state.iteration == 0;
-        let mut curvature = None;
-        if first {
-            let found = self.curvature(design, part, cancel)?;
-            self.path(design, part, &found).solve(&self.grid, &mut state.params, cancel)?;
+        if state.iteration == 0 {
+            let part = subsample(design.n_samples(), self.width, 0.0);
+            let curvature = self.curvature(design, part, cancel)?;
+            self.path(design, part, &curvature).solve(&self.grid, &mut state.params, cancel)?;
             state.begin(self.width);
-            curvature = Some(found);
         }
         let means = self.objective.evaluate(design, &state.params, Part::ALL, cancel)?;
         let points = state.params.clone();
@@ -175,8 +172,11 @@ impl Solver {
         if frozen.iter().all(|&frozen| frozen) {
             return Ok(stats);
         }
-        let curvature = curvature.map_or_else(|| self.curvature(design, part, cancel), Ok)?;
         let mut trials: Vec<newton::Trial> = (0..self.grid.len()).map(|candidate| state.trial(candidate)).collect();
+        let moving = trials.iter().zip(&frozen).filter(|(_, frozen)| !**frozen);
+        let doublings = moving.map(|(trial, _)| trial.doublings).fold(0.0, f64::max);
+        let part = subsample(design.n_samples(), self.width, doublings);
+        let curvature = self.curvature(design, part, cancel)?;
         newton::advance(&mut trials, &frozen, &means, &self.grid, &curvature, cancel)?;
         for (candidate, trial) in trials.into_iter().enumerate() {
             state.set_trial(candidate, trial);

@@ -53,6 +53,8 @@ pub enum Memory {
         decrease: Vec<f64>,
         /// Ridge added to the Hessian, in units of its mean diagonal; above 0 only after rejected trials.
         damping: Vec<f64>,
+        /// How often the Hessian's subsample was doubled.
+        doublings: Vec<f64>,
         /// Certified: frozen from then on.
         converged: Vec<bool>,
     },
@@ -91,6 +93,7 @@ impl State {
                 previous_loss: all(f64::NAN),
                 decrease: all(0.0),
                 damping: all(0.0),
+                doublings: all(0.0),
                 converged: vec![false; n_candidates],
             },
         };
@@ -126,11 +129,12 @@ impl State {
             Memory::Fista { previous, momentum } => {
                 arrays.extend([("previous", Reals(previous)), ("momentum", Reals(momentum))]);
             }
-            Memory::ProxNewton { previous, previous_loss, decrease, damping, converged } => arrays.extend([
+            Memory::ProxNewton { previous, previous_loss, decrease, damping, doublings, converged } => arrays.extend([
                 ("previous", Reals(previous)),
                 ("previous_loss", Reals(previous_loss)),
                 ("decrease", Reals(decrease)),
                 ("damping", Reals(damping)),
+                ("doublings", Reals(doublings)),
                 ("converged", Flags(converged)),
             ]),
         }
@@ -155,7 +159,7 @@ impl State {
                 "params" | "previous" => (f64::is_finite, "finite values"),
                 "learning_rate" => (|v| v.is_finite() && v > 0.0, "finite values above 0"),
                 "decrease" => (|v| v.is_finite() && v <= 0.0, "finite values <= 0"),
-                "momentum" | "damping" => (|v| v.is_finite() && v >= 0.0, "finite values >= 0"),
+                "momentum" | "damping" | "doublings" => (|v| v.is_finite() && v >= 0.0, "finite values >= 0"),
                 _ => (|v| !v.is_infinite(), "finite values, or NaN before the first iteration"),
             };
             if let Some(at) = values.iter().position(|&value| !accepts(value)) {
@@ -200,12 +204,13 @@ impl State {
         let width = self.params.len() / self.diverged.len();
         let row = candidate * width..(candidate + 1) * width;
         match &self.memory {
-            Memory::ProxNewton { previous, previous_loss, decrease, damping, .. } => Trial {
+            Memory::ProxNewton { previous, previous_loss, decrease, damping, doublings, .. } => Trial {
                 params: self.params[row.clone()].to_vec(),
                 previous: previous[row].to_vec(),
                 previous_loss: previous_loss[candidate],
                 decrease: decrease[candidate],
                 damping: damping[candidate],
+                doublings: doublings[candidate],
             },
             _ => Trial::new(self.params[row].to_vec()),
         }
@@ -215,11 +220,12 @@ impl State {
         let width = trial.params.len();
         let row = candidate * width..(candidate + 1) * width;
         self.params[row.clone()].copy_from_slice(&trial.params);
-        if let Memory::ProxNewton { previous, previous_loss, decrease, damping, .. } = &mut self.memory {
+        if let Memory::ProxNewton { previous, previous_loss, decrease, damping, doublings, .. } = &mut self.memory {
             previous[row].copy_from_slice(&trial.previous);
             previous_loss[candidate] = trial.previous_loss;
             decrease[candidate] = trial.decrease;
             damping[candidate] = trial.damping;
+            doublings[candidate] = trial.doublings;
         }
     }
 }
