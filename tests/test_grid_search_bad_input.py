@@ -242,7 +242,7 @@ def test_constant_columns_stay_at_zero(method):
 def test_memory_is_refused_with_the_figure_before_any_growth():
     grid = ElasticNetLogisticGrid(max_iter=1).fit(**good())
     kept = grid.coef_
-    with pytest.raises(MemoryLimitError, match=r"needs \d{12} bytes; the limit is \d+ bytes"):
+    with pytest.raises(MemoryLimitError, match=r"needs \d{11,} bytes; the limit is \d+ bytes"):
         grid.grow(60_000).partial_fit(**good())
     assert grid.coef_ is kept and len(grid.leaderboard_) == 135
 

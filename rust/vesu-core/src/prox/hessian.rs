@@ -6,10 +6,10 @@
 use super::bootstrap::Bootstrap;
 use super::design::Design;
 use super::kernel::block_len;
-use super::pass::{Part, WORKING_LIMIT, for_tasks};
+use super::pass::{Part, for_tasks, refuse_beyond};
 use super::quadratic::Hessian;
 use super::simd::{Isa, Simd};
-use crate::{Cancel, Error, Result};
+use crate::{Cancel, Result};
 
 /// Columns are padded to whole vectors of AVX2; AVX-512 machines run the same instructions and get the same bits.
 const LANES: usize = 8;
@@ -106,10 +106,7 @@ impl Curvature {
 
 fn check_memory(n_samples: usize, per_sample: usize) -> Result<()> {
     let needed = n_samples.saturating_mul(per_sample).saturating_mul(size_of::<f32>()) as u64;
-    if needed > WORKING_LIMIT {
-        return Err(Error::Memory { what: "the Hessians' subsample".to_owned(), needed, limit: WORKING_LIMIT });
-    }
-    Ok(())
+    refuse_beyond("the Hessians' subsample", needed)
 }
 
 /// Rows of `width` as rows of `columns`.

@@ -15,7 +15,18 @@ const MIN_BLOCKS: usize = 64;
 pub(super) const MAX_TASKS: usize = 128;
 
 /// Upper bound of the search's own working memory; the samples themselves are borrowed.
-pub(super) const WORKING_LIMIT: u64 = 8 << 30;
+const WORKING_LIMIT: u64 = 8 << 30;
+
+/// Working memory that may be taken now: the bound, or what the machine has left where it tells (Linux).
+pub(super) fn working_limit() -> u64 {
+    let told = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_bytes(&text));
+    told.map_or(WORKING_LIMIT, |available| available.min(WORKING_LIMIT))
+}
+
+fn available_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
 
 /// Which blocks of the samples a pass visits: one out of every `one_in` consecutive ones, chosen by a hash of its window
 /// so that no period of the data is met.
@@ -83,9 +94,15 @@ pub(super) fn for_tasks<T: Send>(
 
 /// Refuse before allocating: `per_task` bytes for each of the tasks in flight and kept.
 pub(super) fn check_memory(what: &str, per_task: Option<usize>) -> Result<()> {
-    let needed = per_task.and_then(|bytes| bytes.checked_mul(MAX_TASKS)).map_or(u64::MAX, |bytes| bytes as u64);
-    if needed > WORKING_LIMIT {
-        return Err(Error::Memory { what: what.to_owned(), needed, limit: WORKING_LIMIT });
+    refuse_beyond(what, per_task.and_then(|bytes| bytes.checked_mul(MAX_TASKS)).map_or(u64::MAX, |bytes| bytes as u64))
+}
+
+/// Refuse `needed` bytes that the machine does not have.
+pub(super) fn refuse_beyond(what: &str, needed: u64) -> Result<()> {
+    // Small needs pass without asking the machine.
+    let limit = if needed < 1 << 24 { WORKING_LIMIT } else { working_limit() };
+    if needed > limit {
+        return Err(Error::Memory { what: what.to_owned(), needed, limit });
     }
     Ok(())
 }
@@ -112,6 +129,15 @@ mod tests {
             assert_eq!(blocks.iter().map(|(_, n)| n).sum::<usize>(), n_samples);
             assert!(blocks.windows(2).all(|pair| pair[0].0 + pair[0].1 == pair[1].0));
         }
+    }
+
+    #[test]
+    fn available_memory_is_read_and_binds() {
+        assert_eq!(available_bytes("MemTotal:  9 kB\nMemAvailable:    1234 kB\n"), Some(1234 * 1024));
+        assert_eq!(available_bytes("MemTotal:  9 kB\n"), None);
+        assert!(working_limit() <= WORKING_LIMIT);
+        let error = refuse_beyond("a test", WORKING_LIMIT + 1).unwrap_err();
+        assert!(error.to_string().contains("8589934593"), "{error}");
     }
 
     #[test]

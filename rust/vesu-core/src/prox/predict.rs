@@ -147,7 +147,7 @@ fn zeros(n: usize) -> Result<Vec<f32>> {
     values.try_reserve_exact(n).map_err(|_| Error::Memory {
         what: "the prediction".to_owned(),
         needed: n as u64 * 4,
-        limit: super::pass::WORKING_LIMIT,
+        limit: super::pass::working_limit(),
     })?;
     values.resize(n, 0.0);
     Ok(values)
