@@ -247,6 +247,12 @@ def test_memory_is_refused_with_the_figure_before_any_growth():
     assert grid.coef_ is kept and len(grid.leaderboard_) == 135
 
 
+def test_a_copy_beyond_memory_is_refused_before_allocating():
+    endless = np.broadcast_to(np.float64(1.0), (10**11, 3))  # takes eight bytes; its float32 copy would take 1.2 TB
+    with pytest.raises(MemoryLimitError, match=r"X: got shape .* copy needs 1200000000000 bytes of \d+; accepted: C-o"):
+        ElasticNetLogisticGrid(max_iter=1).fit(endless, good()["y"])
+
+
 BAD_X = {
     "sparse": (lambda x: pytest.importorskip("scipy.sparse").csr_array(x), r"X: got the sparse csr_array; .*dense"),
     "object texts": (lambda x: np.full(x.shape, "a", object), r"X: got shape \(200, 3\) of object: could not convert"),

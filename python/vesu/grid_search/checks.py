@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vesu.errors import ArgumentError
+from vesu.data.machine import available_memory_bytes
+from vesu.errors import ArgumentError, MemoryLimitError
 
 __all__ = [
     "Samples",
@@ -68,8 +69,18 @@ def float32_rows(name: str, values: object) -> NDArray[np.float32]:
         if count == 0:
             empty = f"0 {what} (shape={array.shape}) while a minimum of 1 is required."
             raise ArgumentError(f"{got}: {empty} {accepted}")
+    if array.dtype != np.float32 or not (array.flags.c_contiguous and array.flags.aligned):
+        _refuse_copy(got, 4 * array.size)
     with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused with its position
         return np.require(array, np.float32, ["C", "A"])
+
+
+def _refuse_copy(got: str, needed: int) -> None:
+    """Refuse a copy that the machine has no room for; small ones are not worth the question."""
+    available = None if needed < 1 << 24 else available_memory_bytes()
+    if available is not None and needed > available:
+        accepted = "C-ordered float32, which is not copied, or fewer samples"
+        raise MemoryLimitError(f"{got}, whose float32 copy needs {needed} bytes of {available}; accepted: {accepted}")
 
 
 def _numbers(got: str, array: NDArray[Any], accepted: str) -> NDArray[np.float64]:
