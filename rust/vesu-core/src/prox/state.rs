@@ -160,7 +160,8 @@ impl State {
                 "learning_rate" => (|v| v.is_finite() && v > 0.0, "finite values above 0"),
                 "decrease" => (|v| v.is_finite() && v <= 0.0, "finite values <= 0"),
                 "momentum" | "damping" | "doublings" => (|v| v.is_finite() && v >= 0.0, "finite values >= 0"),
-                _ => (|v| !v.is_infinite(), "finite values, or NaN before the first iteration"),
+                // Infinite where a candidate blew up at once.
+                _ => (|v| v != f64::NEG_INFINITY, "losses, or NaN before the first iteration"),
             };
             if let Some(at) = values.iter().position(|&value| !accepts(value)) {
                 let got = format!("{name} with {} at {at}", values[at]);
