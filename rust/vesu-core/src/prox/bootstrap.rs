@@ -61,10 +61,8 @@ impl Bootstrap {
     #[inline(always)]
     pub fn draw(&self, pair: usize, first: usize, draws: &mut [[u64; CHUNK]]) {
         let key = self.keys[pair];
-        for (chunk, draws) in draws.iter_mut().enumerate() {
-            for (i, draw) in draws.iter_mut().enumerate() {
-                *draw = at(key, (first + chunk * CHUNK + i) as u64);
-            }
+        for (i, draw) in draws.as_flattened_mut().iter_mut().enumerate() {
+            *draw = at(key, (first + i) as u64);
         }
     }
 
