@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -46,8 +46,10 @@ def probabilities(draw: st.DrawFn) -> NDArray[np.float32]:
 @few
 @given(probabilities(), st.floats(0, 1))
 def test_quantile_is_the_lowest_edge_that_few_enough_reach(p: NDArray[np.float32], value: float) -> None:  # R28
+    allowed = (1 - value) * p.size
+    assume(abs(allowed - round(allowed)) > 1e-6 or value in (0, 1))  # on the edge of a count either answer is right
+    allowed *= 1 + 1e-9
     high = ThresholdRule("quantile", value).thresholds(p).high
-    allowed = (1 - value) * p.size * (1 + 1e-9)
     assert np.count_nonzero(p >= np.float32(high)) <= allowed
     one_lower = np.float32(min(high, (N_BINS + 1) / N_BINS) - 1 / N_BINS)
     if high > 1:

@@ -144,7 +144,7 @@ def test_a_state_of_another_method_is_refused(method, other):
         ("learning_rate", lambda v: 0 * v),
         ("learning_rate", lambda v: np.full_like(v, np.nan)),
         ("learning_rate", lambda v: v[:, None]),
-        ("start_loss", lambda v: np.full_like(v, np.inf)),
+        ("start_loss", lambda v: np.full_like(v, -np.inf)),
         ("diverged", lambda v: v.astype(np.uint8)),
         ("iteration", lambda v: -1),
         ("iteration", lambda v: 1.5),
@@ -160,6 +160,14 @@ def test_a_damaged_state_is_refused_by_name(field, change):
     with pytest.raises(ArgumentError, match=field):
         solver.set_state(state)
     assert bits(solver.state()) == before
+
+
+def test_a_candidate_that_blew_up_at_once_can_be_put_back():
+    solver = make(samples(50, 2), "ista")
+    state = solver.state()
+    state["start_loss"][0], state["diverged"][0] = np.inf, True
+    solver.set_state(state)
+    assert bits(solver.state()) == bits(state)
 
 
 def test_missing_and_unknown_entries_are_refused_by_name():

@@ -248,7 +248,7 @@ BAD_FOR_THE_SOLVER = {
     "params": np.full((12, 10), np.nan),
     "learning_rate": np.zeros(12),
     "diverged": np.zeros(12),
-    "start_loss": np.full(12, np.inf),
+    "start_loss": np.full(12, -np.inf),
     "momentum": np.zeros(12),
 }
 
