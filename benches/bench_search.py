@@ -145,17 +145,20 @@ def test_peer_torch_batched(benchmark: Any, n_features: int) -> None:
     benchmark.pedantic(iteration, **ROUNDS)
 
 
+@pytest.mark.parametrize("objective", [False, True], ids=["gradient", "gradient_and_objective"])
 @pytest.mark.parametrize("n_features", CASES[:1])
-def test_peer_numpy_one_candidate_at_a_time(benchmark: Any, n_features: int) -> None:
-    """As the historical notebook: float64, x^2 formed anew, one candidate after another."""
+def test_peer_numpy_one_candidate_at_a_time(benchmark: Any, n_features: int, objective: bool) -> None:
+    """As the historical notebook: float64, x^2 formed anew, one candidate after another; with the loss for its log."""
     x, y, g = (array.astype(np.float64) for array in samples(n_features))
     v = bootstrap_weights(len(y)).astype(np.float64)
 
     def candidate(neuron: int) -> Any:
         w, alpha, beta = np.zeros((3, n_features))
         z = x @ w + (x**2) @ alpha + g @ beta + 0.0
-        residual = v[:, neuron] * (1 / (1 + np.exp(-z)) - y) / len(y)
-        return x.T @ residual, (x**2).T @ residual, g.T @ residual, residual.sum()
+        p = 1 / (1 + np.exp(-z))
+        residual = v[:, neuron] * (p - y) / len(y)
+        loss = -np.mean(v[:, neuron] * (y * np.log(p) + (1 - y) * np.log(1 - p))) if objective else None
+        return loss, x.T @ residual, (x**2).T @ residual, g.T @ residual, residual.sum()
 
     def iteration() -> None:
         for index in range(N_CANDIDATES):

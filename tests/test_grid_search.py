@@ -16,7 +16,6 @@ from vesu.errors import ArgumentError
 from vesu.grid_search import ElasticNetLogisticGrid, SelectionWeights
 
 L1, L2 = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-4, 1e-3, 1e-2)
-PATHS = [name for name in ("scalar", "avx2", "avx512") if name == "scalar" or _core.simd_path() >= name]
 
 
 def supported(name):
@@ -26,7 +25,7 @@ def supported(name):
         return False
 
 
-PATHS = [name for name in ("scalar", "avx2", "avx512") if supported(name)]
+PATHS = [name for name in ("scalar", "neon", "avx2", "avx512") if supported(name)]
 
 
 def data(n, n_features, seed=0):

@@ -61,7 +61,7 @@ class ElasticNetLogisticGrid(GridClassifier):
         False gives every neuron each sample once: plain elastic net.
     selection : SelectionWeights, optional
         Objective that ranks the candidates; None is ``SelectionWeights()``.
-    simd : None, "scalar", "avx2" or "avx512"
+    simd : None, "scalar", "neon", "avx2" or "avx512"
         Instruction-set path; None is VESU_SIMD, else the widest of the machine. Bits are reproducible on one path.
     n_threads : int, optional
         Threads; the result is the same bit for bit on any number.
