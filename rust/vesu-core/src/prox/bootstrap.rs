@@ -9,7 +9,7 @@ const INITIALISATION: u64 = 0x494E_4954;
 /// P(Poisson(1) > k) for k up to 12 stands above 2^-32; the tail beyond is below the resolution of a draw.
 const TAILS: usize = 13;
 
-/// Tails compared with every draw; one draw in 270 goes beyond them, and its chunk is counted again with all.
+/// Tails compared with every draw; one draw in 270 reaches the last, and is counted again with all.
 const COMMON_TAILS: usize = 5;
 
 /// Samples drawn together.
@@ -72,16 +72,28 @@ impl Bootstrap {
         let common: [i32; COMMON_TAILS] = std::array::from_fn(|k| ordered(self.tails[k]));
         for (draws, weights) in draws.iter().zip(weights) {
             let draws = draws.map(|draw| ordered((draw >> (32 * half)) as u32));
-            let mut largest = 0;
-            for (weight, draw) in weights.iter_mut().zip(draws) {
-                let count = common.iter().map(|&tail| i32::from(draw < tail)).sum::<i32>();
-                largest = largest.max(count);
-                *weight = count as f32;
-            }
-            if largest == COMMON_TAILS as i32 {
-                for (weight, draw) in weights.iter_mut().zip(draws) {
-                    *weight = self.tails.iter().filter(|&&tail| draw < ordered(tail)).count() as f32;
+            // Tails outside, samples inside: the order that compiles to vectors.
+            let mut counts = [0i32; CHUNK];
+            for tail in common {
+                for (count, draw) in counts.iter_mut().zip(draws) {
+                    *count += i32::from(draw < tail);
                 }
+            }
+            *weights = counts.map(|count| count as f32);
+            let largest = counts.iter().fold(0, |largest, &count| largest.max(count));
+            if largest == COMMON_TAILS as i32 {
+                self.recount(&draws, weights);
+            }
+        }
+    }
+
+    /// Weights that exceed the common tails, counted with all of them. Out of line: one chunk in sixteen comes here.
+    #[cold]
+    #[inline(never)]
+    fn recount(&self, draws: &[i32; CHUNK], weights: &mut [f32; CHUNK]) {
+        for (weight, &draw) in weights.iter_mut().zip(draws) {
+            if *weight == COMMON_TAILS as f32 {
+                *weight = self.tails.iter().filter(|&&tail| draw < ordered(tail)).count() as f32;
             }
         }
     }

@@ -7,7 +7,7 @@ use super::active::{Active, TILE, Weighing};
 use super::datafit::Constants;
 use super::design::Design;
 use super::lanes::{GROUP, Group, Lanes};
-use super::simd::{Simd, SimdWork, dispatch};
+use super::simd::{Aligned, Simd, SimdWork, dispatch};
 
 /// Samples of a tile where there are 32 vector registers.
 const WIDE_TILE: usize = 2 * TILE;
@@ -28,7 +28,7 @@ pub struct Scratch {
     /// (block + 1, width): signed feature rows, behind them a row of zeros, and room for a vector stored beyond a row.
     pub(super) rows: Vec<f32>,
     /// Group-major (block) rows: sample weight times sigmoid of the margin.
-    pub(super) residuals: Vec<f32>,
+    pub(super) residuals: Aligned,
     active: Active,
     constants: Box<Constants>,
 }
@@ -40,7 +40,7 @@ impl Scratch {
             block,
             width,
             rows: vec![0.0; (block + 1) * width + super::simd::MAX_LANES],
-            residuals: Vec::new(),
+            residuals: Aligned::zeros(0),
             active: Active::new(lanes, block, width),
             constants: Box::new(Constants::new()),
         }
@@ -52,7 +52,7 @@ impl Lanes {
     /// all lanes in `scratch` and add the base-2 loss to `sums`.
     pub fn run(&self, weights: &[f32], n: usize, scratch: &mut Scratch, sums: &mut [f64]) {
         assert!(self.n_lists() == 1 && n <= scratch.block);
-        scratch.residuals.resize(scratch.block * self.padded(), 0.0);
+        scratch.residuals.grow(scratch.block * self.padded());
         scratch.active.fill_unit(n);
         self.check(weights, scratch, sums, 1);
         dispatch(self.isa(), Pass::<false> { lanes: self, weights, scratch, sums, samples: None });
@@ -68,7 +68,7 @@ impl Lanes {
         sums: &mut [f64],
     ) {
         assert!(n <= scratch.block && design.n_coefficients() + 1 == scratch.width);
-        scratch.residuals.resize(scratch.block * GROUP * self.isa().lanes(), 0.0);
+        scratch.residuals.grow(scratch.block * GROUP * self.isa().lanes());
         self.check(weights, scratch, sums, scratch.width + 1);
         let samples = Some((design, weighing, first, n));
         dispatch(self.isa(), Pass::<true> { lanes: self, weights, scratch, sums, samples });

@@ -1,6 +1,6 @@
 //! Where each candidate stands: groups of one or two vectors, and the group-major arrays over them.
 
-use super::simd::Isa;
+use super::simd::{Aligned, Isa};
 
 /// Vectors of a full group.
 pub(super) const GROUP: usize = 2;
@@ -108,8 +108,8 @@ impl Lanes {
     }
 
     /// `params` (n_candidates, n_rows) times `factor`, as group-major float32 with zeros in the padding.
-    pub fn pack(&self, params: &[f64], n_rows: usize, factor: f64) -> Vec<f32> {
-        let mut packed = vec![0.0; self.padded * n_rows];
+    pub fn pack(&self, params: &[f64], n_rows: usize, factor: f64) -> Aligned {
+        let mut packed = Aligned::zeros(self.padded * n_rows);
         for (candidate, row) in params.chunks_exact(n_rows).enumerate() {
             let (first, step) = self.position(candidate, n_rows);
             for (k, &value) in row.iter().enumerate() {

@@ -9,7 +9,7 @@ use super::design::{Design, Standardisation, check_finite};
 use super::evaluate::check_params;
 use super::kernel::{Scratch, block_len};
 use super::lanes::Lanes;
-use super::simd::Isa;
+use super::simd::{Aligned, Isa};
 use crate::{Cancel, Error, Result};
 
 /// Samples, or x-rows of a volume, of one piece of work.
@@ -30,7 +30,7 @@ pub struct Ensemble {
     uses_gradient: bool,
     width: usize,
     lanes: Lanes,
-    weights: Vec<f32>,
+    weights: Aligned,
     /// (first row, step) of each member among a block's residuals.
     members: Vec<(usize, usize)>,
 }

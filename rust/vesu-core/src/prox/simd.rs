@@ -4,6 +4,8 @@
 //! order, so these three give the same bits. The portable form has no fused multiply-add on plain x86-64 and rounds
 //! differently there.
 
+use std::ops::{Deref, DerefMut};
+
 use crate::{Error, Result};
 
 /// Instruction-set path of the kernels. Bits are reproducible on one path; record it with the results.
@@ -148,6 +150,45 @@ pub(super) trait Simd: Copy {
 
 /// Lanes of the widest path.
 pub(super) const MAX_LANES: usize = 16;
+
+/// float32 values that begin on a cache line, so that no vector read or written at a multiple of its length straddles two.
+#[derive(Clone, Debug)]
+pub(super) struct Aligned {
+    lines: Vec<Line>,
+    length: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([f32; MAX_LANES]);
+
+impl Aligned {
+    pub fn zeros(length: usize) -> Self {
+        Self { lines: vec![Line([0.0; MAX_LANES]); length.div_ceil(MAX_LANES)], length }
+    }
+
+    /// At least `length` values, zeros where there were fewer.
+    pub fn grow(&mut self, length: usize) {
+        if length > self.length {
+            *self = Self::zeros(length);
+        }
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a line is MAX_LANES floats without padding, and there are lines for `length` of them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) }
+    }
+}
 
 /// Work that is compiled once for each path.
 pub(super) trait SimdWork {
