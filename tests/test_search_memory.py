@@ -1,0 +1,31 @@
+"""The search borrows its samples: what it takes besides x and g is a small share of them."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import resource
+import numpy as np
+from vesu.grid_search import ElasticNetLogisticGrid
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+x = np.zeros((3_000_000, 6), np.float32)
+g = np.full_like(x, 0.5)
+x += np.random.default_rng(0).standard_normal((1000, 6), dtype=np.float32).repeat(3000, axis=0)
+y = (x[:, 0] > 0).astype(np.uint8)
+ElasticNetLogisticGrid(max_iter=1).fit(x[:5000], y[:5000] * 0 + np.arange(5000) % 2, g[:5000])  # what any fit loads
+before = peak()
+held = before - 2 * x.nbytes - y.nbytes
+ElasticNetLogisticGrid(max_iter=2).fit(x, y, g)
+print(held > 0, (peak() - before) / (x.nbytes + g.nbytes))
+"""
+
+
+def test_a_fit_takes_at_most_15_percent_on_top_of_its_samples() -> None:
+    # R53: x and g in float32 once, no design matrix, no samples x neurons array
+    answer = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    sane, share = answer.stdout.split()
+    assert sane == "True", "the peak does not even hold the samples: the figure means nothing"
+    assert 0 < float(share) <= 0.15
