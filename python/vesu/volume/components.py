@@ -1,22 +1,10 @@
-"""Kernels on 3-D masks and probabilities: components, dust, hysteresis, smoothing along z.
-
-Axes are (z, y, x). A mask is uint8 or bool and any non-zero voxel is foreground. Strided, Fortran-ordered and
-read-only arrays are accepted. Results are the same bits on any number of threads, and Ctrl-C is answered within
-half a second.
-"""
-
-import operator
-from typing import Any, TypeAlias
+"""Connected components, dust, hysteresis."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vesu import _core
-from vesu.errors import ArgumentError
-
-Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.bool_]
-
-_INT64_MAX = 2**63 - 1
+from vesu.volume.arguments import Mask, real, whole
 
 
 def connected_components(
@@ -57,7 +45,7 @@ def connected_components(
     >>> labels[0, 0].tolist(), n
     ([1, 0, 2, 2, 0, 0, 3], 3)
     """
-    return _core.connected_components(mask, _whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
+    return _core.connected_components(mask, whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
 
 
 def component_sizes(mask: Mask, connectivity: int = 26, *, n_threads: int | None = None) -> NDArray[np.int64]:
@@ -88,7 +76,7 @@ def component_sizes(mask: Mask, connectivity: int = 26, *, n_threads: int | None
     >>> vesu.volume.component_sizes(np.array([[[1, 0, 1, 1]]], dtype=np.uint8)).tolist()
     [1, 2]
     """
-    return _core.component_sizes(mask, _whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
+    return _core.component_sizes(mask, whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
 
 
 def remove_dust(
@@ -138,8 +126,8 @@ def remove_dust_counted(
     >>> vesu.volume.remove_dust_counted(np.array([[[1, 0, 1, 1]]], dtype=np.uint8), 2)[1:]
     (2, 1)
     """
-    min_voxels = _whole("min_voxels", min_voxels, "0 or more")
-    return _core.remove_dust(mask, min_voxels, _whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
+    min_voxels = whole("min_voxels", min_voxels, "0 or more")
+    return _core.remove_dust(mask, min_voxels, whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
 
 
 def hysteresis(
@@ -205,61 +193,5 @@ def hysteresis_counted(
     >>> vesu.volume.hysteresis_counted(p, low=0.3, high=0.8)[1:]
     (2, 1)
     """
-    low, high = _real("low", low), _real("high", high)
-    return _core.hysteresis(probability, low, high, _whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
-
-
-def smooth_z(volume: NDArray[np.float32], radius: int, *, n_threads: int | None = None) -> NDArray[np.float32]:
-    """Moving mean along z.
-
-    Parameters
-    ----------
-    volume : ndarray of float32, shape (z, y, x)
-        Finite.
-    radius : int
-        The window has ``2 * radius + 1`` slices; 0 copies. Beyond the ends the first and the last slice
-        repeat, so a radius beyond the axis is allowed. At most 2**23 - 1.
-    n_threads : int, optional
-        Threads; None takes all cores. Does not change the result.
-
-    Returns
-    -------
-    ndarray of float32, shape (z, y, x)
-        Probabilities stay in [0, 1].
-
-    Raises
-    ------
-    ArgumentError
-        `radius` out of range; NaN or infinite voxels (with their number and the first one's place); another
-        dtype or number of axes; an axis of length 0; more than 2**32 - 1 voxels.
-
-    Notes
-    -----
-    `scipy.ndimage.uniform_filter1d(volume, 2 * radius + 1, axis=0, mode="nearest")`, with float32 sums in
-    the order of z. Requirement R29.
-
-    Examples
-    --------
-    >>> import numpy as np, vesu.volume
-    >>> vesu.volume.smooth_z(np.array([[[0.0]], [[0.0]], [[1.5]]], dtype=np.float32), 1).ravel().tolist()
-    [0.0, 0.5, 1.0]
-    """
-    return _core.smooth_z(volume, _whole("radius", radius, "0 or more"), n_threads)
-
-
-def _whole(name: str, value: Any, accepted: str) -> int:
-    """`value` as an int that fits the core, or an error that says what is accepted."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ArgumentError(f"{name}: got {value!r}; accepted: {accepted}") from None
-    if not 0 <= number <= _INT64_MAX:
-        raise ArgumentError(f"{name}: got {number}; accepted: {accepted}")
-    return number
-
-
-def _real(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ArgumentError(f"{name}: got {value!r}; accepted: a number in [0, 1]") from None
+    low, high = real("low", low), real("high", high)
+    return _core.hysteresis(probability, low, high, whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
