@@ -8,8 +8,9 @@ use rayon::prelude::*;
 use super::check::{filled, same_length};
 use super::forest::{Forest, number};
 use super::measure::{First, Measure, Part};
+use super::meeting::{Join, Meeting};
 use super::relations::Plan;
-use super::slab::{Grid, Meeting, Slab, poll};
+use super::slab::{Grid, Slab, poll};
 use super::source::{Foreground, Labels, Source};
 use super::wide::{Work, dispatch};
 use super::{Connectivity, POLL, Shape, painting};
@@ -195,20 +196,33 @@ impl<S: Source> Work for Seam<'_, '_, S> {
 
     #[inline(always)]
     unsafe fn run<const WIDE: bool>(self) -> Result<()> {
-        let Self { stitching: &Stitching { source, grid, cancel }, above, below, bases, mut forest } = self;
+        let Self { stitching: &Stitching { source, grid, cancel }, above, below, bases, forest } = self;
+        let mut join = JoinSlabs { below: &below.components, above: &above.components, bases, forest };
         let last = above.block_layers(grid) - 1;
         for y in 0..grid.blocks {
             cancel.check()?;
             for relation in grid.plan.relations.iter().filter(|relation| relation.block.0 < 0) {
-                Meeting { grid, source, own: (below, 0), other: (above, last), y, relation }.each_contact(
-                    cancel,
-                    |a, b| {
-                        forest.unite(bases.0 + below.components[a as usize], bases.1 + above.components[b as usize]);
-                    },
-                )?;
+                Meeting { grid, source, own: (below, 0), other: (above, last), y, relation, cancel }
+                    .join_contacts(&mut join)?;
             }
         }
         Ok(())
+    }
+}
+
+/// Unites the components of runs of two slabs.
+struct JoinSlabs<'a, 'f> {
+    below: &'a [u32],
+    above: &'a [u32],
+    bases: (u32, u32),
+    forest: Forest<'f>,
+}
+
+impl Join for JoinSlabs<'_, '_> {
+    #[inline(always)]
+    fn join(&mut self, own: u32, other: u32) {
+        let (own, other) = (self.below[own as usize], self.above[other as usize]);
+        self.forest.unite(self.bases.0 + own, self.bases.1 + other);
     }
 }
 
@@ -232,13 +246,13 @@ impl<M: Measure> Work for MeasureSlab<'_, M> {
             for w in 0..grid.words {
                 poll(w, cancel)?;
                 let joined = rows.joined(w);
-                slab.segments(grid, block, w, joined, |run, segment| {
+                for (run, segment) in slab.segments(grid, block, w, joined) {
                     let total = &mut totals[slab.components[run] as usize];
                     for i in 0..rows.count {
                         let (z, y) = (slab.first_slice + rows.z + i / rows.width, rows.y + i % rows.width);
                         measure.add(total, &Part { z, y, word: w, bits: rows.rows[i][w] & segment });
                     }
-                });
+                }
             }
         }
         Ok(totals)

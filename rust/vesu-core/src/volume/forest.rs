@@ -1,6 +1,7 @@
 //! Union-find in which the smaller index always becomes the root.
 
 use super::POLL;
+use super::meeting::Join;
 use crate::{Cancel, Result};
 
 /// Disjoint sets of `base..base + parents.len()`; a parent is never larger than its child.
@@ -35,6 +36,13 @@ impl Forest<'_> {
             self.parents[(of - self.base) as usize] = grandparent;
             of = grandparent;
         }
+    }
+}
+
+impl Join for Forest<'_> {
+    #[inline(always)]
+    fn join(&mut self, own: u32, other: u32) {
+        self.unite(own, other);
     }
 }
 

@@ -13,6 +13,7 @@ mod histogram;
 mod holes;
 mod hysteresis;
 mod measure;
+mod meeting;
 mod painting;
 mod relations;
 mod slab;

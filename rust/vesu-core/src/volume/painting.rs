@@ -1,5 +1,7 @@
 //! Volumes painted from components.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::SLAB_SLICES;
@@ -41,23 +43,13 @@ pub(super) fn mask(
     Ok(volume)
 }
 
-/// The voxels of a block's rows in a slab's part of the volume, with the row of each.
+/// Where row `i` of a block lies in its slab's part of the volume, unless it lies outside.
 #[inline(always)]
-fn rows_in<'v, T>(
-    voxels: &'v mut [T],
-    grid: &Grid,
-    block: &BlockRows<'v>,
-    slices: usize,
-    mut paint: impl FnMut(&'v [u64], &mut [T]) -> Result<()>,
-) -> Result<()> {
+fn place(grid: &Grid, slab: &Slab, block: &BlockRows, i: usize) -> Option<Range<usize>> {
     let [_, ny, nx] = grid.shape;
-    for i in 0..block.count {
-        let (z, y) = (block.z + i / block.width, block.y + i % block.width);
-        if z < slices && y < ny {
-            paint(block.rows[i], &mut voxels[(z * ny + y) * nx..][..nx])?;
-        }
-    }
-    Ok(())
+    let (z, y) = (block.z + i / block.width, block.y + i % block.width);
+    let start = (z * ny + y) * nx;
+    (z < slab.slices && y < ny).then_some(start..start + nx)
 }
 
 struct PaintLabels<'a> {
@@ -82,8 +74,11 @@ impl Work for PaintLabels<'_> {
         for block in 0..slab.block_layers(grid) * grid.blocks {
             cancel.check()?;
             let (starts, ranks) = slab.runs_of(grid, block);
-            rows_in(voxels, grid, &slab.rows_of(grid, block), slab.slices, |row, voxels| {
-                for (w, voxels) in voxels.chunks_mut(WORD).enumerate() {
+            let rows = slab.rows_of(grid, block);
+            for i in 0..rows.count {
+                let Some(place) = place(grid, slab, &rows, i) else { continue };
+                let row = rows.rows[i];
+                for (w, voxels) in voxels[place].chunks_mut(WORD).enumerate() {
                     poll(w, cancel)?;
                     // Fresh pages are zero; those never touched cost nothing.
                     if row[w] != 0 {
@@ -91,8 +86,7 @@ impl Work for PaintLabels<'_> {
                         unsafe { spread_labels::<WIDE>(row[w], starts[w], &labels, ranks[w] as usize, voxels) };
                     }
                 }
-                Ok(())
-            })?;
+            }
         }
         Ok(())
     }
@@ -121,12 +115,14 @@ impl<C: Fn(u64, u64) -> u64> Work for PaintMask<'_, C> {
             for w in 0..grid.words {
                 poll(w, cancel)?;
                 kept[w] = 0;
-                slab.segments(grid, block, w, rows.joined(w), |run, segment| {
+                for (run, segment) in slab.segments(grid, block, w, rows.joined(w)) {
                     kept[w] |= segment & u64::from(keep[slab.components[run] as usize]).wrapping_neg();
-                });
+                }
             }
-            rows_in(voxels, grid, &rows, slab.slices, |row, voxels| {
-                for (w, voxels) in voxels.chunks_mut(WORD).enumerate() {
+            for i in 0..rows.count {
+                let Some(place) = place(grid, slab, &rows, i) else { continue };
+                let row = rows.rows[i];
+                for (w, voxels) in voxels[place].chunks_mut(WORD).enumerate() {
                     poll(w, cancel)?;
                     let word = compose(row[w], row[w] & kept[w]);
                     // Fresh pages are zero; those never touched cost nothing.
@@ -135,8 +131,7 @@ impl<C: Fn(u64, u64) -> u64> Work for PaintMask<'_, C> {
                         unsafe { spread::<WIDE>(word, voxels) };
                     }
                 }
-                Ok(())
-            })?;
+            }
         }
         Ok(())
     }

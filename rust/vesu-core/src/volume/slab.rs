@@ -1,8 +1,9 @@
 //! A slab of whole slices: its rows as bits, the runs of its joined rows, and the components they form.
 
-use super::bits::{WORD, low_bits};
+use super::bits::WORD;
 use super::forest::{Forest, number};
-use super::relations::{Plan, Reach, Relation};
+use super::meeting::Meeting;
+use super::relations::Plan;
 use super::source::Source;
 use super::wide::{Work, dispatch};
 use super::{POLL, SLAB_SLICES, Shape};
@@ -25,6 +26,10 @@ impl Grid {
     pub fn new(shape: Shape, plan: Plan) -> Result<Self> {
         let words = shape[2].div_ceil(WORD);
         Ok(Self { shape, words, blocks: shape[1].div_ceil(plan.block[1]), plan, empty_row: zeroed("a row", words)? })
+    }
+
+    pub fn empty_row(&self) -> &[u64] {
+        &self.empty_row
     }
 
     pub fn slabs(&self) -> usize {
@@ -144,8 +149,8 @@ impl Slab {
                         continue; // that seam is stitched later
                     }
                     let other_layer = layer.wrapping_add_signed(relation.block.0);
-                    let meeting = Meeting { grid, source, own: (self, layer), other: (self, other_layer), y, relation };
-                    meeting.each_contact(cancel, |a, b| forest.unite(a, b))?;
+                    Meeting { grid, source, own: (self, layer), other: (self, other_layer), y, relation, cancel }
+                        .join_contacts(&mut forest)?;
                 }
             }
         }
@@ -153,22 +158,40 @@ impl Slab {
         Ok(())
     }
 
-    /// Call `each` with the run and its bits for every run in every word of a block.
+    /// The runs that cover word `w` of a block whose rows joined have there the bits `joined`.
     #[inline(always)]
-    pub fn segments(&self, grid: &Grid, block: usize, w: usize, joined: u64, mut each: impl FnMut(usize, u64)) {
+    pub fn segments(&self, grid: &Grid, block: usize, w: usize, joined: u64) -> Segments {
         let (starts, ranks) = self.runs_of(grid, block);
-        let mut starts = starts[w];
-        let (mut run, continued) = (ranks[w] as usize, joined & !starts);
+        let starts = starts[w];
+        let continued = joined & !starts;
+        // A run that comes over from the word before counts as one that starts before bit 0.
+        Segments { run: ranks[w] as usize - (continued & 1) as usize, starts, continued, over: continued & 1 }
+    }
+}
+
+/// Runs with their bits of one word, in order.
+pub(super) struct Segments {
+    run: usize,
+    starts: u64,
+    continued: u64,
+    /// 1 while the run from the word before is due.
+    over: u64,
+}
+
+impl Iterator for Segments {
+    type Item = (usize, u64);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, u64)> {
+        let start = if self.over == 1 { 0 } else { self.starts & self.starts.wrapping_neg() };
+        if start | self.over == 0 {
+            return None;
+        }
         // A carry let loose at the first continued bit of a run flips them all.
-        if continued & 1 == 1 {
-            each(run - 1, continued & !continued.wrapping_add(1));
-        }
-        while starts != 0 {
-            let start = starts & starts.wrapping_neg();
-            each(run, start | (continued & !continued.wrapping_add(start << 1)));
-            run += 1;
-            starts ^= start;
-        }
+        let rest = self.continued & !self.continued.wrapping_add(start << 1 | self.over);
+        let item = (self.run, start | rest);
+        (self.run, self.starts, self.over) = (self.run + 1, self.starts ^ start, 0);
+        Some(item)
     }
 }
 
@@ -230,133 +253,4 @@ impl<S: Source> Work for Build<'_, S> {
 #[inline(always)]
 pub(super) fn poll(word: usize, cancel: &Cancel) -> Result<()> {
     if word.is_multiple_of(POLL / WORD) { cancel.check() } else { Ok(()) }
-}
-
-/// A block and an earlier one, in the same slab or in the one before, that may touch by one relation.
-pub(super) struct Meeting<'a, S> {
-    pub grid: &'a Grid,
-    pub source: &'a S,
-    /// Slab and layer of blocks.
-    pub own: (&'a Slab, usize),
-    pub other: (&'a Slab, usize),
-    /// Place of the own block along y.
-    pub y: usize,
-    pub relation: &'a Relation,
-}
-
-impl<S: Source> Meeting<'_, S> {
-    /// Call `found` with the runs of every contact, in each slab's count; some pairs come more than once.
-    #[inline(always)]
-    pub fn each_contact(&self, cancel: &Cancel, mut found: impl FnMut(u32, u32)) -> Result<()> {
-        let Self { grid, own: (own, layer), other: (other, other_layer), y, relation, .. } = *self;
-        let Some(other_y) = y.checked_add_signed(relation.block.1).filter(|&y| y < grid.blocks) else {
-            return Ok(());
-        };
-        let (starts, ranks) = own.runs_of(grid, layer * grid.blocks + y);
-        let (other_starts, other_ranks) = other.runs_of(grid, other_layer * grid.blocks + other_y);
-        let [bz, by] = grid.plan.block;
-        let (z, first_y) = ((layer * bz) as isize, (y * by) as isize);
-        // The earlier slab's slices count on from its own end: step -1 from slice 0 is its last one.
-        let other_z = if std::ptr::eq(own, other) { z } else { other.slices as isize };
-        let row = |slab, z: isize, steps: &'static [(isize, isize)], i: usize| match steps.get(i) {
-            Some(&(dz, dy)) => Slab::row(slab, grid, z + dz, first_y + dy),
-            None => &grid.empty_row[..],
-        };
-        let a = [row(own, z, relation.own, 0), row(own, z, relation.own, 1)];
-        let b = [row(other, other_z, relation.others, 0), row(other, other_z, relation.others, 1)];
-
-        let mut unite_at = |w: usize, bit: u32, at: usize| {
-            let rank = |starts: &[u64], ranks: &[u32], at: usize| {
-                ranks[at / WORD] + (starts[at / WORD] & low_bits(at % WORD + 1)).count_ones() - 1
-            };
-            found(rank(starts, ranks, w * WORD + bit as usize), rank(other_starts, other_ranks, at));
-        };
-        let walk = Walk { words: grid.words, starts, cancel };
-        if S::MANY_VALUES {
-            let own_row = (own.first_slice * grid.shape[1]) as isize + z * grid.shape[1] as isize + first_y;
-            let (dz, dy) = relation.block; // blocks of one row
-            let other_row = own_row + dz * grid.shape[1] as isize + dy;
-            let (own_row, other_row) = (own_row as usize, other_row as usize);
-            let equal = |step, w| self.source.equal(own_row, other_row, step, w);
-            return match relation.reach {
-                Reach::Straight => walk.contacts(|w| [equal(0, w), 0, 0], &mut unite_at),
-                _ => walk.contacts(|w| [equal(0, w), equal(-1, w), equal(1, w)], &mut unite_at),
-            };
-        }
-        if ranks[grid.words] == ranks[0] || other_ranks[grid.words] == other_ranks[0] {
-            return Ok(());
-        }
-        let straight = |w: usize| (a[0][w] | a[1][w]) & (b[0][w] | b[1][w]);
-        match relation.reach {
-            Reach::Straight => walk.contacts(|w| [straight(w), 0, 0], &mut unite_at),
-            Reach::Paired => walk.contacts(
-                |w| {
-                    let ([before, after], [before_1, after_1]) =
-                        (aside(w, grid.words, |w| b[0][w]), aside(w, grid.words, |w| b[1][w]));
-                    let before = a[0][w] & before | a[1][w] & before_1;
-                    [straight(w), before, a[0][w] & after | a[1][w] & after_1]
-                },
-                &mut unite_at,
-            ),
-            Reach::Diagonal => walk.contacts(
-                |w| {
-                    let (own, [before, after]) = (a[0][w] | a[1][w], aside(w, grid.words, |w| b[0][w] | b[1][w]));
-                    [straight(w), own & before, own & after]
-                },
-                &mut unite_at,
-            ),
-        }
-    }
-}
-
-/// The voxels before those of word `w`, and those after.
-#[inline(always)]
-fn aside(w: usize, words: usize, word: impl Fn(usize) -> u64) -> [u64; 2] {
-    let before = if w == 0 { 0 } else { word(w - 1) >> 63 };
-    let after = if w + 1 == words { 0 } else { word(w + 1) << 63 };
-    [word(w) << 1 | before, word(w) >> 1 | after]
-}
-
-struct Walk<'a> {
-    words: usize,
-    /// Of the own block.
-    starts: &'a [u64],
-    cancel: &'a Cancel,
-}
-
-impl Walk<'_> {
-    /// `contact(w)` has the own voxels of word w that touch an earlier one: at the same x, one before, one after. `unite`
-    /// takes the word and bit of the own voxel and the other's place in its row.
-    #[inline(always)]
-    fn contacts(&self, contact: impl Fn(usize) -> [u64; 3], unite: &mut impl FnMut(usize, u32, usize)) -> Result<()> {
-        let mut carry = [0; 3];
-        for w in 0..self.words {
-            poll(w, self.cancel)?;
-            let [same, before, after] = contact(w);
-            // Contacts side by side are of the same two runs, unless the own run is another.
-            let starts = self.starts[w];
-            let fresh = |bits: u64, carry: u64| bits & (!(bits << 1 | carry) | starts);
-            // So are a contact aside and a straight one at either of its two places.
-            let mut places = fresh(same, carry[0]);
-            while places != 0 {
-                let bit = places.trailing_zeros();
-                unite(w, bit, w * WORD + bit as usize);
-                places &= places - 1;
-            }
-            let mut places = fresh(before, carry[1]) & !(same | same << 1 | carry[0]);
-            while places != 0 {
-                let bit = places.trailing_zeros();
-                unite(w, bit, w * WORD + bit as usize - 1);
-                places &= places - 1;
-            }
-            let mut places = fresh(after, carry[2]) & !(same | same >> 1);
-            while places != 0 {
-                let bit = places.trailing_zeros();
-                unite(w, bit, w * WORD + bit as usize + 1);
-                places &= places - 1;
-            }
-            carry = [same >> 63, before >> 63, after >> 63];
-        }
-        Ok(())
-    }
 }
