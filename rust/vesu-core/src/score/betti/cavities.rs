@@ -1,6 +1,6 @@
 //! Dimension 2: cavities, the 26-connected sets of background voxels that do not reach the block's faces.
 
-use super::block::{Block, MASK_BIT};
+use super::block::Block;
 use super::components::Features;
 use super::forest::Forest;
 use super::runs::{CORNERS, Runs, unite_neighbours};
@@ -10,12 +10,13 @@ use crate::{Cancel, Result};
 const OUTSIDE: u32 = 0;
 
 pub fn match_cavities(block: &Block, cancel: &Cancel) -> Result<Features> {
-    let mut masks = [Background::of(block, MASK_BIT[0], cancel)?, Background::of(block, MASK_BIT[1], cancel)?];
+    let mut masks =
+        [Background::of(block, |words| !words[0], cancel)?, Background::of(block, |words| !words[1], cancel)?];
     let count = [masks[0].cavities(), masks[1].cavities()];
     let matched = if count.contains(&0) {
         0
     } else {
-        let mut union = Background::of(block, MASK_BIT[0] | MASK_BIT[1], cancel)?;
+        let mut union = Background::of(block, |[first, second]| !(first | second), cancel)?;
         let cavities = union.last_runs(block);
         let [first, second] = &mut masks;
         let (first, second) = (first.last_within(&cavities), second.last_within(&cavities));
@@ -38,9 +39,9 @@ struct Background {
 }
 
 impl Background {
-    /// Background of the masks whose bits are in `bits`, taken together.
-    fn of(block: &Block, bits: u8, cancel: &Cancel) -> Result<Self> {
-        let runs = Runs::of(block, |code| code & bits == 0, cancel)?;
+    /// The voxels that `chosen` picks from the words of both masks.
+    fn of(block: &Block, chosen: impl Fn([u64; 2]) -> u64, cancel: &Cancel) -> Result<Self> {
+        let runs = Runs::of(block, chosen, cancel)?;
         let mut forest = Forest::new(runs.runs.len() + 1);
         unite_neighbours(&runs, block, CORNERS, (&mut forest, 1), cancel)?;
         let [nz, ny, nx] = block.shape;

@@ -13,7 +13,7 @@
 //! What takes an edge's place ends after a walk towards z = 0, at an edge in F or one that settles nothing. `walks` holds
 //! for every edge of the present slice what its walk collects, as a list that grows by its head from slice to slice.
 
-use super::block::Block;
+use super::block::{Block, ahead, set_bits};
 use crate::pages::zeroed;
 use crate::{Cancel, Error, Result};
 
@@ -28,6 +28,17 @@ pub struct Columns {
 }
 
 impl Columns {
+    fn extend_from_lists<const N: usize>(&mut self, links: &[Link], heads: [u32; N]) {
+        for mut link in heads {
+            while link != NONE {
+                let Link { row, next } = links[link as usize];
+                self.rows.push(row);
+                link = next;
+            }
+        }
+    }
+
+    /// End the column.
     fn close(&mut self) {
         self.ends.push(self.rows.len());
     }
@@ -65,19 +76,18 @@ impl RelativeMatrix {
     pub fn of(block: &Block, bit: u8, cancel: &Cancel) -> Result<Self> {
         let mut sweep = Sweep::new(block, bit)?;
         sweep.first_slice()?;
-        let first_squares = sweep.matrix.squares.len();
         for z in 1..block.shape[0] {
             cancel.check()?;
             sweep.step(z)?;
             if z == 1 {
-                sweep.matrix.merge_squares(first_squares);
+                sweep.matrix.merge_squares();
             }
         }
         Ok(sweep.matrix)
     }
 
     /// Bring the columns of the first slice's two kinds of square, each in order, into one order.
-    fn merge_squares(&mut self, _first: usize) {
+    fn merge_squares(&mut self) {
         let mut order: Vec<usize> = (0..self.squares.len()).collect();
         order.sort_by_key(|&index| self.squares[index]);
         let mut outer = Columns::default();
@@ -196,32 +206,43 @@ impl<'b> Sweep<'b> {
         Ok(())
     }
 
-    /// From slice z - 1 to slice z.
+    /// From slice z - 1 to slice z. Walks change only beside voxels whose code does.
     fn step(&mut self, z: usize) -> Result<()> {
         let [_, ny, nx] = self.block.shape;
         let (before, here) = (self.block.slice(z - 1), self.block.slice(z));
-        for at in 0..ny * nx {
-            let ends = self.level(before[at]) > 0 && self.level(here[at]) == 0;
-            self.upright[at] = if ends { self.new_row() } else { NONE };
+        let changed = self.changed_voxels(z);
+        for at in positions(&changed, self.block) {
+            if self.level(before[at]) > 0 && self.level(here[at]) == 0 {
+                self.upright[at] = self.new_row();
+            }
         }
+        let beside = touching_cells(&changed, self.block.row_words);
         let base = ((z - 1) * ny * nx) as u32;
-        for y in 0..ny {
-            for x in 0..nx {
-                let at = y * nx + x;
-                for (normal, reach, exists) in [(1, 1, x + 1 < nx), (2, nx, y + 1 < ny)] {
-                    if exists {
-                        let levels =
-                            [before, here].map(|slice| self.level(slice[at]).max(self.level(slice[at + reach])));
-                        let direction = 2 - normal as usize;
-                        let walk = self.walks[direction][at];
-                        let ending = [self.upright[at], self.upright[at + reach]];
-                        let square = Square { voxel: base + at as u32, normal };
-                        self.walks[direction][at] = self.advance(walk, levels, ending, square)?;
-                    }
+        for at in positions(&beside, self.block) {
+            for (normal, reach, exists) in [(1, 1, at % nx + 1 < nx), (2, nx, at / nx + 1 < ny)] {
+                if exists {
+                    let levels = [before, here].map(|slice| self.level(slice[at]).max(self.level(slice[at + reach])));
+                    let direction = 2 - normal as usize;
+                    let walk = self.walks[direction][at];
+                    let ending = [self.upright[at], self.upright[at + reach]];
+                    let square = Square { voxel: base + at as u32, normal };
+                    self.walks[direction][at] = self.advance(walk, levels, ending, square)?;
                 }
             }
         }
-        self.level_squares(z)
+        self.level_squares(z, &beside);
+        for at in positions(&changed, self.block) {
+            self.upright[at] = NONE;
+        }
+        Ok(())
+    }
+
+    /// The voxels of slice z whose code is not that of the voxel before in z; a bit each.
+    fn changed_voxels(&self, z: usize) -> Vec<u64> {
+        let ny = self.block.shape[1];
+        let slices = [z - 1, z].map(|z| (z * ny..(z + 1) * ny).flat_map(|row| self.block.row(row)));
+        let [before, here] = slices;
+        before.zip(here).map(|(before, here)| before[0] ^ here[0] | before[1] ^ here[1]).collect()
     }
 
     /// Take an edge's walk one step: `levels` of the edge before and of the one after, the rows of the edges between
@@ -242,13 +263,7 @@ impl<'b> Sweep<'b> {
             self.push(&mut rest, row)?;
         }
         let column = if before == 2 { &mut self.matrix.outer } else { &mut self.matrix.inner };
-        for mut link in [walk, rest] {
-            while link != NONE {
-                let Link { row, next } = self.links[link as usize];
-                column.rows.push(row);
-                link = next;
-            }
-        }
+        column.extend_from_lists(&self.links, [walk, rest]);
         column.close();
         if before == 2 {
             self.matrix.squares.push(square);
@@ -256,29 +271,45 @@ impl<'b> Sweep<'b> {
         Ok(rest)
     }
 
-    /// Squares with normal z in slice z > 0. Those outside the union close a cube and are no columns at all, as do those
-    /// in the union above a cube of the union.
-    fn level_squares(&mut self, z: usize) -> Result<()> {
+    /// Squares with normal z in slice z > 0, of the cells `beside`. Those outside the union close a cube and are no columns
+    /// at all, as do those in the union above a cube of the union.
+    fn level_squares(&mut self, z: usize, beside: &[u64]) {
         let [_, ny, nx] = self.block.shape;
         let (before, here) = (self.block.slice(z - 1), self.block.slice(z));
-        for y in 1..ny {
-            for x in 1..nx {
-                let corners = [(y - 1) * nx + x - 1, (y - 1) * nx + x, y * nx + x - 1, y * nx + x];
-                let level = corners.map(|at| self.level(here[at])).into_iter().max().unwrap_or(0);
-                if level == 1 && corners.iter().any(|&at| before[at] == 0) {
-                    let [a, b, c, _] = corners;
-                    let column = &mut self.matrix.inner;
-                    for mut link in [self.walks[0][a], self.walks[0][b], self.walks[1][a], self.walks[1][c]] {
-                        while link != NONE {
-                            let Link { row, next } = self.links[link as usize];
-                            column.rows.push(row);
-                            link = next;
-                        }
-                    }
-                    column.close();
-                }
+        for at in positions(beside, self.block) {
+            if at % nx + 1 == nx || at / nx + 1 == ny {
+                continue;
+            }
+            let corners = [at, at + 1, at + nx, at + nx + 1];
+            let level = corners.map(|at| self.level(here[at])).into_iter().max();
+            if level == Some(1) && corners.iter().any(|&at| before[at] == 0) {
+                let rim = [self.walks[0][at], self.walks[0][at + 1], self.walks[1][at], self.walks[1][at + nx]];
+                self.matrix.inner.extend_from_lists(&self.links, rim);
+                self.matrix.inner.close();
             }
         }
-        Ok(())
     }
+}
+
+/// The cells of a slice that have one of the voxels `changed` as a corner, each by its lowest voxel.
+fn touching_cells(changed: &[u64], row_words: usize) -> Vec<u64> {
+    let rows: Vec<&[u64]> = changed.chunks_exact(row_words).collect();
+    let mut cells = Vec::with_capacity(changed.len());
+    for (y, row) in rows.iter().enumerate() {
+        let both = |i: usize| {
+            let below = rows.get(y + 1).and_then(|below| below.get(i));
+            row.get(i).unwrap_or(&0) | below.unwrap_or(&0)
+        };
+        cells.extend((0..row_words).map(|i| both(i) | ahead(both(i), both(i + 1))));
+    }
+    cells
+}
+
+/// Indices within the slice of the voxels whose bit is set, in order.
+fn positions<'w>(words: &'w [u64], block: &Block) -> impl Iterator<Item = usize> + use<'w> {
+    let (row_words, nx) = (block.row_words, block.shape[2]);
+    words.iter().enumerate().filter(|&(_, &word)| word != 0).flat_map(move |(i, &word)| {
+        let start = i / row_words * nx + i % row_words * 64;
+        set_bits(word).map(move |bit| start + bit)
+    })
 }

@@ -12,13 +12,13 @@ pub struct Features {
 }
 
 pub fn match_components(block: &Block, cancel: &Cancel) -> Result<Features> {
-    let count = [count_components(block, MASK_BIT[0], cancel)?, count_components(block, MASK_BIT[1], cancel)?];
+    let count = [count_components(block, 0, cancel)?, count_components(block, 1, cancel)?];
     let matched = if count.iter().any(|&components| components < 2) { 0 } else { Merging::run(block, cancel)? };
     Ok(Features { count, matched })
 }
 
-fn count_components(block: &Block, bit: u8, cancel: &Cancel) -> Result<u64> {
-    let runs = Runs::of(block, |code| code & bit != 0, cancel)?;
+fn count_components(block: &Block, mask: usize, cancel: &Cancel) -> Result<u64> {
+    let runs = Runs::of(block, |words| words[mask], cancel)?;
     let mut forest = Forest::new(runs.runs.len());
     unite_neighbours(&runs, block, FACES, (&mut forest, 0), cancel)?;
     Ok(forest.roots() as u64)
@@ -42,7 +42,7 @@ struct Merging<'b> {
 
 impl<'b> Merging<'b> {
     fn run(block: &'b Block, cancel: &Cancel) -> Result<u64> {
-        let runs = Runs::of(block, |code| code != 0, cancel)?;
+        let runs = Runs::of(block, |words| words[0] | words[1], cancel)?;
         let mut forest = Forest::new(runs.runs.len());
         unite_neighbours(&runs, block, FACES, (&mut forest, 0), cancel)?;
         let mut holds = vec![0; runs.runs.len()];

@@ -55,7 +55,7 @@ pub type Matchings = [Matching; 3];
 /// Volumes of fewer than 2^31 voxels only.
 pub fn betti_matching(prediction: &[u8], label: &[u8], shape: Shape, cancel: &Cancel) -> Result<Matchings> {
     check(prediction, label, shape)?;
-    match_block(&Block::cut(prediction, label, shape, [0; 3], shape)?, cancel)
+    match_block(&Block::cut(prediction, label, shape, [0; 3], shape, cancel)?, cancel)
 }
 
 /// Betti matching of each of the 2x2x2 octants by itself, summed. The first half of an odd axis is the longer one.
@@ -63,7 +63,7 @@ pub fn betti_matching_octants(prediction: &[u8], label: &[u8], shape: Shape, can
     check(prediction, label, shape)?;
     let octants = octants(shape)
         .into_par_iter()
-        .map(|(from, to)| match_block(&Block::cut(prediction, label, shape, from, to)?, cancel))
+        .map(|(from, to)| match_block(&Block::cut(prediction, label, shape, from, to, cancel)?, cancel))
         .collect::<Result<Vec<_>>>()?;
     let mut sum = Matchings::default();
     for octant in octants {

@@ -1,6 +1,6 @@
 //! Runs of voxels along x and their connected sets.
 
-use super::block::Block;
+use super::block::{Block, set_bits};
 use super::forest::Forest;
 use crate::{Cancel, Result};
 
@@ -11,7 +11,7 @@ pub struct Run {
     pub end: u32,
 }
 
-/// The maximal runs of the voxels chosen by their code, row after row.
+/// The maximal runs of some voxels, row after row.
 pub struct Runs {
     pub runs: Vec<Run>,
     /// `starts[r]..starts[r + 1]` are row r's runs.
@@ -19,27 +19,40 @@ pub struct Runs {
 }
 
 impl Runs {
-    pub fn of(block: &Block, chosen: impl Fn(u8) -> bool, cancel: &Cancel) -> Result<Self> {
-        let rows = block.shape[0] * block.shape[1];
-        let mut this = Self { runs: Vec::new(), starts: Vec::with_capacity(rows + 1) };
+    /// Runs of the voxels that `chosen` picks from the words of the prediction and of the label.
+    pub fn of(block: &Block, chosen: impl Fn([u64; 2]) -> u64, cancel: &Cancel) -> Result<Self> {
+        let [nz, ny, nx] = block.shape;
+        let mut this = Self { runs: Vec::new(), starts: Vec::with_capacity(nz * ny + 1) };
         this.starts.push(0);
-        for (index, row) in block.rows().enumerate() {
-            if index % block.shape[1] == 0 {
+        for row in 0..nz * ny {
+            if row % ny == 0 {
                 cancel.check()?;
             }
-            let mut inside = false;
-            for (x, &code) in row.iter().enumerate() {
-                if chosen(code) != inside {
-                    inside = !inside;
-                    match this.runs.last_mut() {
-                        Some(run) if !inside => run.end = x as u32,
-                        _ => this.runs.push(Run { start: x as u32, end: row.len() as u32 }),
-                    }
-                }
-            }
+            this.append(block.row(row).iter().map(|&words| chosen(words)), nx);
             this.starts.push(this.runs.len() as u32);
         }
         Ok(this)
+    }
+
+    /// Every place where a bit differs from the one before begins or ends a run.
+    fn append(&mut self, words: impl Iterator<Item = u64>, nx: usize) {
+        let (mut before, mut start) = (0, None);
+        for (i, word) in words.enumerate() {
+            for bit in set_bits(word ^ (word << 1 | before)) {
+                let x = (64 * i + bit).min(nx) as u32;
+                start = match start {
+                    None => Some(x),
+                    Some(start) => {
+                        self.runs.push(Run { start, end: x });
+                        None
+                    }
+                };
+            }
+            before = word >> 63;
+        }
+        if let Some(start) = start.filter(|&start| start < nx as u32) {
+            self.runs.push(Run { start, end: nx as u32 });
+        }
     }
 
     pub fn row(&self, row: usize) -> std::ops::Range<usize> {
@@ -60,15 +73,19 @@ impl Runs {
     }
 }
 
-/// Which earlier rows hold neighbours: (slices back, rows aside), and the reach in x.
-pub const FACES: (&[(usize, isize)], u32) = (&[(0, -1), (1, 0)], 0);
-pub const CORNERS: (&[(usize, isize)], u32) = (&[(0, -1), (1, -1), (1, 0), (1, 1)], 1);
+/// Earlier rows that hold neighbours, as (slices back, rows aside), and how far aside in x neighbours lie.
+pub struct Neighbours(&'static [(usize, isize)], u32);
 
-/// Join the touching runs of all rows; number i + `offset` of the forest is run i.
+/// Connectivity 6.
+pub const FACES: Neighbours = Neighbours(&[(0, -1), (1, 0)], 0);
+/// Connectivity 26.
+pub const CORNERS: Neighbours = Neighbours(&[(0, -1), (1, -1), (1, 0), (1, 1)], 1);
+
+/// Join the touching runs of all rows; run i is number i + `offset` of the forest.
 pub fn unite_neighbours(
     runs: &Runs,
     block: &Block,
-    (neighbours, aside): (&[(usize, isize)], u32),
+    Neighbours(rows, aside): Neighbours,
     (forest, offset): (&mut Forest, usize),
     cancel: &Cancel,
 ) -> Result<()> {
@@ -76,7 +93,7 @@ pub fn unite_neighbours(
     for z in 0..nz {
         cancel.check()?;
         for y in 0..ny {
-            for &(back, dy) in neighbours {
+            for &(back, dy) in rows {
                 let (Some(z_before), Some(y_before)) = (z.checked_sub(back), y.checked_add_signed(dy)) else {
                     continue;
                 };

@@ -3,7 +3,7 @@
 //! By duality these are the edges of a spanning forest. Cubes and the outside are the nodes, the squares between them the
 //! edges, taken from the last to the first; an edge that joins two parts closes the sphere around one of them.
 
-use super::block::Block;
+use super::block::{Block, ahead, set_bits};
 use super::columns::Square;
 use super::forest::Forest;
 use crate::pages::zeroed;
@@ -31,7 +31,7 @@ pub fn closes_sphere(block: &Block, squares: &[Square], cancel: &Cancel) -> Resu
     let mut rest = squares.len();
     for z in (0..nz - 1).rev() {
         cancel.check()?;
-        separate(&mut nodes, block.slice(z + 1), nx);
+        separate(&mut nodes, block, z + 1);
         let base = z * ny * nx;
         while rest > 0 && squares[rest - 1].voxel as usize >= base {
             rest -= 1;
@@ -59,14 +59,16 @@ pub fn closes_sphere(block: &Block, squares: &[Square], cancel: &Cancel) -> Resu
     Ok(closes)
 }
 
-/// Cubes under a square of the union start afresh; the others belong to what is above.
-fn separate(nodes: &mut [u32], slice: &[u8], nx: usize) {
-    for (row, nodes) in slice.windows(2 * nx).step_by(nx).zip(nodes.chunks_exact_mut(nx)) {
-        let (here, below) = row.split_at(nx);
-        for x in 0..nx - 1 {
-            let inside = [here[x], here[x + 1], below[x], below[x + 1]].iter().all(|&code| code != 0);
-            if inside {
-                nodes[x] = FRESH;
+/// Cubes under a square of the union, in slice `z`, start afresh; the others belong to what is above.
+fn separate(nodes: &mut [u32], block: &Block, z: usize) {
+    let [_, ny, nx] = block.shape;
+    for y in 0..ny - 1 {
+        let rows = [block.row(z * ny + y), block.row(z * ny + y + 1)];
+        let both = |i: usize| rows.iter().map(|row| row.get(i).map_or(0, |[a, b]| a | b)).fold(u64::MAX, |a, b| a & b);
+        for i in 0..block.row_words {
+            let inside = both(i) & ahead(both(i), both(i + 1));
+            for bit in set_bits(inside) {
+                nodes[y * nx + 64 * i + bit] = FRESH;
             }
         }
     }
