@@ -12,6 +12,8 @@ __all__ = [
     "ProxSolver",
     "__version__",
     "_gate_probe",
+    "betti_matching",
+    "betti_matching_octants",
     "blake3_array",
     "blake3_bytes",
     "blake3_file",
@@ -189,6 +191,19 @@ def hysteresis(
 def smooth_z(volume: NDArray[np.float32], radius: int, n_threads: int | None = None) -> NDArray[np.float32]: ...
 def probability_histogram(
     probability: NDArray[np.float32], label: NDArray[np.uint8] | None, n_bins: int, n_threads: int | None = None
+) -> NDArray[np.int64]: ...
+
+# ---- Betti matching ----
+# Rows: dimension 0, 1, 2; columns: matched, of the prediction, of the label.
+def betti_matching(
+    prediction: NDArray[np.uint8] | NDArray[np.bool_],
+    label: NDArray[np.uint8] | NDArray[np.bool_],
+    n_threads: int | None = None,
+) -> NDArray[np.int64]: ...
+def betti_matching_octants(
+    prediction: NDArray[np.uint8] | NDArray[np.bool_],
+    label: NDArray[np.uint8] | NDArray[np.bool_],
+    n_threads: int | None = None,
 ) -> NDArray[np.int64]: ...
 
 # ---- ledger ----

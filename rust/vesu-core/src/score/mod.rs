@@ -1,0 +1,3 @@
+//! The competition's score.
+
+pub mod betti;
