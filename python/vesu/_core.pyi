@@ -17,6 +17,7 @@ __all__ = [
     "blake3_file",
     "component_sizes",
     "connected_components",
+    "distance_transform",
     "extract_features",
     "feature_families",
     "feature_moments",
@@ -190,6 +191,14 @@ def smooth_z(volume: NDArray[np.float32], radius: int, n_threads: int | None = N
 def probability_histogram(
     probability: NDArray[np.float32], label: NDArray[np.uint8] | None, n_bins: int, n_threads: int | None = None
 ) -> NDArray[np.int64]: ...
+
+# ---- distance ----
+def distance_transform(
+    mask: NDArray[np.uint8] | NDArray[np.bool_],
+    spacing: tuple[float, float, float],
+    squared: bool,
+    n_threads: int | None = None,
+) -> NDArray[np.float32]: ...
 
 # ---- ledger ----
 @final

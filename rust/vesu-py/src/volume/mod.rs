@@ -1,6 +1,7 @@
 //! The kernels on volumes, one file a family; here, what their arguments share.
 
 mod components;
+mod distance;
 mod filters;
 
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
@@ -36,5 +37,6 @@ fn connectivity_of(py: Python<'_>, connectivity: i64) -> PyResult<Connectivity> 
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     components::register(m)?;
+    distance::register(m)?;
     filters::register(m)
 }
