@@ -11,6 +11,7 @@ pub mod features;
 pub mod ledger;
 pub mod pages;
 pub mod prox;
+pub mod score;
 pub mod tiff;
 pub mod volume;
 

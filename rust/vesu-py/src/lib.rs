@@ -7,6 +7,7 @@ mod features;
 mod gate;
 mod ledger;
 mod prox;
+mod score;
 mod tiff;
 mod volume;
 
@@ -21,6 +22,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     features::register(m)?;
     prox::register(m)?;
     volume::register(m)?;
+    score::register(m)?;
     ledger::register(m)?;
     Ok(())
 }

@@ -15,7 +15,7 @@ mod smooth;
 
 pub use check::voxel_count;
 pub use components::{component_sizes, connected_components};
-pub use distance::{SPACING_RANGE, check_spacing, distance_transform};
+pub use distance::{SPACING_RANGE, distance_transform};
 pub use dust::{Dust, remove_dust};
 pub use histogram::{CLASSES, MAX_BINS, probability_histogram};
 pub use hysteresis::{Hysteresis, hysteresis};

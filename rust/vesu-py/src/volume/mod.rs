@@ -21,7 +21,7 @@ fn refuse_oversize(name: &'static str, value: &Bound<'_, PyAny>) -> PyResult<()>
     }
 }
 
-fn mask<'py>(name: &'static str, value: &Bound<'py, PyAny>) -> PyResult<args::Array<'py, u8>> {
+pub fn mask<'py>(name: &'static str, value: &Bound<'py, PyAny>) -> PyResult<args::Array<'py, u8>> {
     refuse_oversize(name, value)?;
     args::mask(name, value)
 }
