@@ -35,7 +35,9 @@ impl Bits {
             let voxels = &mask[z * ny * nx..][..ny * nx];
             for (row, words) in voxels.chunks_exact(nx).zip(rows.chunks_exact_mut(nx.div_ceil(64))) {
                 for (word, bytes) in words.iter_mut().zip(row.chunks(64)) {
-                    *word = bytes.iter().enumerate().fold(0, |word, (i, &byte)| word | u64::from(byte != 0) << i);
+                    for (i, bytes) in bytes.chunks(8).enumerate() {
+                        *word |= nonzero_bits(bytes) << (8 * i);
+                    }
                 }
             }
         })
@@ -58,4 +60,17 @@ impl Bits {
     pub fn get(&self, z: usize, y: usize, x: usize) -> bool {
         self.row(z, y)[x / 64] >> (x % 64) & 1 == 1
     }
+}
+
+/// Bit i is set when byte i of at most eight is not zero.
+#[inline]
+fn nonzero_bits(bytes: &[u8]) -> u64 {
+    const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let eight = match bytes.try_into() {
+        Ok(eight) => u64::from_le_bytes(eight),
+        Err(_) => bytes.iter().rev().fold(0, |eight, &byte| eight << 8 | u64::from(byte)),
+    };
+    // Bit 7 of each byte tells whether the byte is zero; one multiplication gathers those bits in the top byte.
+    let nonzero = (((eight & LOW_BITS) + LOW_BITS) | eight) >> 7 & 0x0101_0101_0101_0101;
+    nonzero.wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
