@@ -68,7 +68,7 @@ def distance_transform(
 def spacing_of(spacing: Any) -> tuple[float, float, float]:
     """`spacing` as three floats; the core checks their range."""
     try:
-        z, y, x = (float(step) for step in ((spacing,) * 3 if np.isscalar(spacing) else spacing))
+        z, y, x = (float(step) for step in ((spacing,) * 3 if isinstance(spacing, int | float) else spacing))
     except (TypeError, ValueError):
         accepted = "a number or three (z, y, x), each 1e-9 to 1e9"
         raise ArgumentError(f"spacing: got {spacing!r}; accepted: {accepted}") from None
