@@ -55,7 +55,7 @@ def _warn_of_values(name: str, array: NDArray[Any], allowed: set[int | None]) ->
     odd = {int(value) for value in (array.min(), array.max())} - {0, 1, 2} - allowed
     if odd:
         text = f"{name}: values from {int(array.min())} to {int(array.max())}; other than 0, 1, 2 count as foreground"
-        warnings.warn(text, UserWarning, stacklevel=5)
+        warnings.warn(text, UserWarning, stacklevel=4)
 
 
 def predictions_in(path: Path, labelled: set[str], n_threads: int | None) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -67,7 +67,10 @@ def predictions_in(path: Path, labelled: set[str], n_threads: int | None) -> Ite
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {Path(info.filename).stem: info for info in archive.infolist() if not info.is_dir()}
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            members = {Path(info.filename).stem: info for info in infos}
+            if len(members) < len(infos):
+                raise DataError(f"{path}: several members of one name; accepted: one ID.tif a volume")
             for volume_id in _checked_ids(path, members, labelled):
                 info = members[volume_id]
                 if info.file_size > min(DEFAULT_MAX_BYTES, _DEFLATE_MOST * info.compress_size + 1024):
@@ -78,7 +81,7 @@ def predictions_in(path: Path, labelled: set[str], n_threads: int | None) -> Ite
         if isinstance(error, FileError):
             raise
         raise FileError(error.errno, error.strerror or str(error), str(path)) from error
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise DataError(f"{path}: not a folder, and no readable zip: {error}") from error
 
 
