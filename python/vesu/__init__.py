@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vesu.features import extract_features as extract_features
     from vesu.grid_search import ElasticNetLogisticGrid as ElasticNetLogisticGrid
     from vesu.run.model import SurfaceModel as SurfaceModel
+    from vesu.scoring import ScoreReport as ScoreReport
+    from vesu.scoring import score as score
+    from vesu.scoring import score_many as score_many
     from vesu.segmentation import segment as segment
     from vesu.submission import check_submission as check_submission
     from vesu.submission import write_submission as write_submission
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ElasticNetLogisticGrid": "vesu.grid_search",
     "RunConfig": "vesu.config",
+    "ScoreReport": "vesu.scoring",
     "SurfaceModel": "vesu.run.model",
     "check_submission": "vesu.submission",
     "discover": "vesu.data.discover",
@@ -35,6 +39,8 @@ _HOME = {
     "load_config": "vesu.config",
     "preflight": "vesu.data.preflight",
     "read_volume": "vesu.data.volumes",
+    "score": "vesu.scoring",
+    "score_many": "vesu.scoring",
     "segment": "vesu.segmentation",
     "write_submission": "vesu.submission",
     "write_volume": "vesu.data.volumes",

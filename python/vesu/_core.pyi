@@ -19,6 +19,7 @@ __all__ = [
     "blake3_file",
     "component_sizes",
     "connected_components",
+    "distance_transform",
     "extract_features",
     "feature_families",
     "feature_moments",
@@ -36,6 +37,9 @@ __all__ = [
     "prox_predict_volume",
     "prox_standardise",
     "remove_dust",
+    "score_area_table",
+    "score_surface",
+    "score_voi",
     "simd_path",
     "smooth_z",
     "thread_count",
@@ -205,6 +209,28 @@ def betti_matching_octants(
     label: NDArray[np.uint8] | NDArray[np.bool_],
     n_threads: int | None = None,
 ) -> NDArray[np.int64]: ...
+# ---- distance ----
+def distance_transform(
+    mask: NDArray[np.uint8] | NDArray[np.bool_],
+    spacing: tuple[float, float, float],
+    squared: bool,
+    n_threads: int | None = None,
+) -> NDArray[np.float32]: ...
+
+# ---- score ----
+def score_surface(
+    prediction: NDArray[np.uint8] | NDArray[np.bool_],
+    label: NDArray[np.uint8] | NDArray[np.bool_],
+    spacing: tuple[float, float, float],
+    tolerance: float,
+    n_threads: int | None = None,
+) -> tuple[float, float, float, float, float]: ...
+def score_voi(
+    prediction: NDArray[np.uint8] | NDArray[np.bool_],
+    label: NDArray[np.uint8] | NDArray[np.bool_],
+    n_threads: int | None = None,
+) -> tuple[float, float, int, int]: ...
+def score_area_table(spacing: tuple[float, float, float]) -> list[float]: ...
 
 # ---- ledger ----
 @final

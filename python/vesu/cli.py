@@ -102,6 +102,14 @@ def _parser() -> Parser:
     zipped.add_argument("zip", type=Path, help="submission.zip")
     zipped.add_argument("--test-images", type=Path, help="folder of the test volumes whose ids and shapes must match")
 
+    scored = _command(commands, "score", _score, "score masks against labels as the competition does")
+    scored.add_argument("prediction", type=Path, help="mask (TIFF), or a folder or zip of ID.tif")
+    scored.add_argument("label", type=Path, help="label (TIFF), or a folder of ID.tif")
+    scored.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
+    scored.add_argument("--tolerance", type=float, default=2.0, help="of the surface Dice, in voxels (default: 2)")
+    scored.add_argument("--voi-alpha", type=float, default=0.3, help="steepness of the VOI's score (default: 0.3)")
+    scored.add_argument("--ignore-label", type=int, default=2, help="label value that counts nowhere (default: 2)")
+
     report = _command(commands, "report", _report, "write the HTML report of a run folder again")
     report.add_argument("run", type=Path, help="run folder")
     report.add_argument("--out", type=Path, help="file to write (default: RUN/report.html)")
@@ -230,6 +238,20 @@ def _check_submission(arguments: Arguments) -> None:
     for member in report.members:
         print(f"{member.name}  {'x'.join(map(str, member.shape))}  surface {member.ink_ratio:.4f}")
     print(f"valid: {len(report.members)} masks, {report.n_bytes} bytes, sha256 {report.sha256}")
+
+
+def _score(arguments: Arguments) -> None:
+    from vesu.data.volumes import read_volume
+    from vesu.scoring import ScoreReport, ScoreSummary, score, score_many
+
+    prediction, label = arguments.prediction, arguments.label
+    options = {name: getattr(arguments, name) for name in ("tolerance", "voi_alpha", "ignore_label")}
+    found: ScoreReport | ScoreSummary
+    if label.is_dir():
+        found = score_many(prediction, label, **options)
+    else:
+        found = score(read_volume(prediction), read_volume(label), **options)
+    print(json.dumps(found.to_json(), indent=2) if arguments.json else found)
 
 
 def _report(arguments: Arguments) -> None:

@@ -15,12 +15,14 @@ from vesu.volume.components import (
     remove_dust,
     remove_dust_counted,
 )
+from vesu.volume.distance import distance_transform
 from vesu.volume.smoothing import smooth_z
 
 __all__ = [
     "Mask",
     "component_sizes",
     "connected_components",
+    "distance_transform",
     "hysteresis",
     "hysteresis_counted",
     "remove_dust",

@@ -8,6 +8,7 @@ mod features;
 mod gate;
 mod ledger;
 mod prox;
+mod score;
 mod tiff;
 mod volume;
 
@@ -23,6 +24,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     prox::register(m)?;
     volume::register(m)?;
     betti::register(m)?;
+    score::register(m)?;
     ledger::register(m)?;
     Ok(())
 }

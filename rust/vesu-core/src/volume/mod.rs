@@ -7,6 +7,7 @@
 mod bits;
 mod check;
 mod components;
+pub(crate) mod distance;
 mod dust;
 mod forest;
 mod histogram;
@@ -24,6 +25,7 @@ mod wide;
 
 pub use check::voxel_count;
 pub use components::{component_sizes, connected_components, connected_components_multilabel};
+pub use distance::{SPACING_RANGE, distance_transform};
 pub use dust::{Dust, DustRule, remove_dust};
 pub use histogram::{CLASSES, MAX_BINS, probability_histogram};
 pub use holes::{Filled, fill_holes};

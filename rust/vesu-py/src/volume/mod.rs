@@ -1,6 +1,7 @@
 //! The kernels on volumes, one file a family; here, what their arguments share.
 
 mod components;
+mod distance;
 mod filters;
 
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
@@ -20,7 +21,7 @@ fn refuse_oversize(name: &'static str, value: &Bound<'_, PyAny>) -> PyResult<()>
     }
 }
 
-fn mask<'py>(name: &'static str, value: &Bound<'py, PyAny>) -> PyResult<args::Array<'py, u8>> {
+pub fn mask<'py>(name: &'static str, value: &Bound<'py, PyAny>) -> PyResult<args::Array<'py, u8>> {
     refuse_oversize(name, value)?;
     args::mask(name, value)
 }
@@ -36,5 +37,6 @@ fn connectivity_of(py: Python<'_>, connectivity: i64) -> PyResult<Connectivity> 
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     components::register(m)?;
+    distance::register(m)?;
     filters::register(m)
 }
