@@ -1,5 +1,12 @@
 """The historical scorers: parity with NumPy and SciPy, threads, bad input (R32)."""
 
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -205,3 +212,63 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:  # R3
     monkeypatch.setenv("VESU_PIPELINE", "nx45")
     with pytest.raises(ArgumentError, match="'vesu' or 'nx46' or 'nx47'"):
         vesu.load_config()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_range_of_float32_is_no_trouble(name: Any) -> None:
+    volume = ct((6, 12, 12), 6, np.float32)
+    limit = float(np.finfo(np.float32).max)
+    volume.flat[0], volume.flat[-1] = -limit, limit
+    for each in (volume, np.float32(1e-45) * (volume > 0).astype(np.float32)):
+        found = baselines.score(each, name)
+        assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ctrl_c_is_answered_within_half_a_second(name: Any) -> None:
+    volume = np.tile(ct((64, 64, 64), 1), (6, 6, 6))
+    pressed: list[float] = []
+
+    def press() -> None:
+        pressed.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Timer(0.15, press).start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(100):
+            baselines.score(volume, name)
+    assert time.monotonic() - pressed[0] < 0.5
+
+
+MEMORY = r"""
+import re, sys
+from pathlib import Path
+import numpy as np
+from vesu import baselines
+
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+volume = np.arange(320 * 256 * 256, dtype=np.uint32).astype(np.uint8).reshape(320, 256, 256)
+score = {"nx46": baselines.nx46_score, "nx47": baselines.nx47_score}[sys.argv[1]]
+score(volume[:8, :8], n_threads=2)
+np.ones(volume.shape, np.float32)  # raises the peak to where an output alone would
+before = peak()
+score(volume, n_threads=2)
+print((peak() - before) / (4 * volume.size))
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_memory_is_the_output_and_some_rows_or_slices(name: str) -> None:  # R32 R53
+    command = [sys.executable, "-c", MEMORY, name]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(answer.stdout) < 0.15
+
+
+@pytest.mark.real_data
+def test_the_density_on_real_ct_is_the_historys(real_data: Path) -> None:  # R30 R32
+    volume = vesu.read_volume(real_data / "ct" / "scroll1_256.tif")
+    assert 0.0145 < baselines.segment(volume, "nx46").mask.mean() <= 0.015
+    assert 0.11 < baselines.segment(volume, "nx47").mask.mean() < 0.14  # the history's V61.3 had 0.1226
