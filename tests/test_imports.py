@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "calibration": BESIDE | {"volume"},
     "reliability": BESIDE,
     "segmentation": BESIDE | {"volume", "calibration"},
+    "baselines": BESIDE | {"calibration", "segmentation"},
     "submission": BESIDE | {"data"},
     "report": BESIDE | {"ledger", "data"},
 }

@@ -45,7 +45,7 @@ _HOME = {
     "write_submission": "vesu.submission",
     "write_volume": "vesu.data.volumes",
 }
-_MODULES = ("config", "data", "ledger", "report", "volume")
+_MODULES = ("baselines", "config", "data", "ledger", "report", "volume")
 
 __all__ = ["VesuError", "__version__", *_HOME, *_MODULES, "run"]
 

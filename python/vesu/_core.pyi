@@ -30,6 +30,8 @@ __all__ = [
     "ledger_open",
     "ledger_tree_head",
     "ledger_verify",
+    "nx46_score",
+    "nx47_score",
     "probability_histogram",
     "prox_evaluate",
     "prox_lipschitz",
@@ -71,6 +73,22 @@ def tiff_read(path: str, max_bytes: int, n_threads: int | None = None) -> NDArra
 def tiff_read_bytes(data: bytes, name: str, max_bytes: int, n_threads: int | None = None) -> NDArray[Any]: ...
 def tiff_encode(volume: NDArray[Any], compression: str, n_threads: int | None = None) -> bytes: ...
 def tiff_write(path: str, volume: NDArray[Any], compression: str, n_threads: int | None = None) -> None: ...
+
+# ---- baselines ----
+def nx46_score(
+    volume: NDArray[Any], score_blend_3d_weight: float, z_smoothing_radius: int, n_threads: int | None = None
+) -> NDArray[np.float32]: ...
+def nx47_score(
+    volume: NDArray[Any],
+    sigma_base: float,
+    sigma_gain: float,
+    percentile_base: float,
+    percentile_gain: float,
+    percentile_max: float,
+    percentile_gap: float,
+    percentile_floor: float,
+    n_threads: int | None = None,
+) -> NDArray[np.float32]: ...
 
 # ---- features ----
 def feature_families() -> list[str]: ...

@@ -18,6 +18,12 @@ from vesu.errors import ArgumentError, VesuError
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vesu.config import RunConfig
+    from vesu.segmentation import Segmentation
+
 Commands: TypeAlias = "_SubParsersAction[Parser]"
 
 __all__ = ["main"]
@@ -92,11 +98,14 @@ def _parser() -> Parser:
     check.add_argument("--fraction", type=float, default=0.05, help="share of files decoded whole (default: 0.05)")
     check.add_argument("--gpu", action="store_true", help="also require a GPU that really runs a kernel")
 
-    cut = _command(commands, "segment", _segment, "segment one CT volume with a trained model")
+    cut = _command(commands, "segment", _segment, "segment one CT volume with a trained model or a historical scorer")
     cut.add_argument("volume", type=Path, help="multipage TIFF")
-    cut.add_argument("--model", type=Path, required=True, help="run folder that holds model.npz and model.json")
+    cut.add_argument("--model", type=Path, help="run folder that holds model.npz and model.json")
     cut.add_argument("--out", type=Path, required=True, help="mask to write, a TIFF of 0/1")
-    cut.add_argument("--probability", type=Path, help="also write the float32 probability as a TIFF")
+    cut.add_argument(
+        "--probability", type=Path, help="also write the float32 probability (of a scorer: its score) as a TIFF"
+    )
+    _add_config(cut, "historical scorer in the place of --model: nx46 or nx47")
 
     zipped = _command(commands, "check-submission", _check_submission, "say whether the competition would take a zip")
     zipped.add_argument("zip", type=Path, help="submission.zip")
@@ -127,7 +136,8 @@ def _command(commands: Commands, name: str, function: Callable[[Arguments], None
     return parser
 
 
-def _add_config(parser: Parser) -> None:
+def _add_config(parser: Parser, pipeline: str = "vesu (default), or a historical scorer: nx46, nx47") -> None:
+    parser.add_argument("--pipeline", metavar="NAME", help=pipeline)
     parser.add_argument("--config", type=Path, help="TOML file (docs/configuration.md lists the keys)")
     parser.add_argument(
         "--set",
@@ -138,11 +148,17 @@ def _add_config(parser: Parser) -> None:
     )
 
 
-def _demo(arguments: Arguments) -> None:
+def _config(arguments: Arguments) -> "RunConfig":
     from vesu.config import load_config
+
+    chosen = [] if arguments.pipeline is None else [f"pipeline={json.dumps(arguments.pipeline)}"]
+    return load_config(arguments.config, overrides=[*arguments.set, *chosen])
+
+
+def _demo(arguments: Arguments) -> None:
     from vesu.data.phantom import write_dataset
 
-    load_config(arguments.config, overrides=arguments.set)  # refuse before the volumes are generated
+    _config(arguments)  # refuse before the volumes are generated
     for name, least in (("size", 16), ("train", 2), ("test", 1)):
         if getattr(arguments, name) < least:
             raise ArgumentError(f"--{name}: got {getattr(arguments, name)}; accepted: {least} or more")
@@ -159,20 +175,24 @@ def _run(arguments: Arguments) -> None:
 
 def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "none"]) -> None:
     import vesu
-    from vesu.config import load_config
 
-    config = load_config(arguments.config, overrides=arguments.set)
     cache = getattr(arguments, "cache", None)
-    result = vesu.run(data, arguments.out, config=config, display=display, cache=cache)
+    result = vesu.run(data, arguments.out, config=_config(arguments), display=display, cache=cache)
     summary = result.summary
-    validation, search, ledger = summary["validation"], summary["search"], summary["ledger"]
-    baseline = validation["baselines"]["intensity_quantile"]["f1"]
-    size = f"{search['candidates']} candidates x {search['max_iter']} iterations on {search['samples']} voxels"
+    validation, search, ledger = summary.get("validation"), summary.get("search"), summary["ledger"]
     sealed = f"{len(result.submission.members)} masks, sha256 {result.submission.sha256[:16]}..."
-    print(f"search      {size} in {search['seconds']:.1f} s")
-    held_out = f"{len(validation['volumes'])} volumes kept from training (they chose candidates and threshold)"
-    print(f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on {held_out}")
-    print(f"            the brightest voxels, as many: F1 {baseline:.3f}")
+    if search:
+        size = f"{search['candidates']} candidates x {search['max_iter']} iterations on {search['samples']} voxels"
+        print(f"search      {size} in {search['seconds']:.1f} s")
+        chosen_by = "volumes kept from training (they chose candidates and threshold)"
+    else:
+        print(f"pipeline    {summary['pipeline']}: a historical scorer, nothing was trained")
+        chosen_by = "labelled volumes"
+    if validation:
+        held_out = f"{len(validation['volumes'])} {chosen_by}"
+        print(f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on {held_out}")
+        brightest = validation["baselines"]["intensity_quantile"]["f1"]
+        print(f"            the brightest voxels, as many: F1 {brightest:.3f}")
     print(f"submission  {result.submission.path} is valid: {sealed}")
     print(f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}...")
     print(f"report      {result.report or f'none: {result.report_problem}'}")
@@ -200,22 +220,44 @@ def _preflight(arguments: Arguments) -> None:
 
 
 def _segment(arguments: Arguments) -> None:
-    from vesu.data.volumes import read_volume, write_volume
+    from vesu.data.volumes import write_volume
+
+    if arguments.model is not None:
+        if arguments.pipeline not in (None, "vesu") or arguments.config or arguments.set:
+            raise ArgumentError("--model: got it beside --pipeline, --config or --set; accepted: a model knows its own")
+        probability, result = _by_model(arguments)
+    else:
+        probability, result = _by_scorer(arguments)
+    write_volume(arguments.out, result.mask)
+    if arguments.probability:
+        write_volume(arguments.probability, probability)
+    low, high = result.thresholds.low, result.thresholds.high
+    print(
+        f"{arguments.out}: {result.diagnostics.ink_ratio_global:.4f} of the voxels are surface "
+        f"(thresholds {low:.3f} / {high:.3f})"
+    )
+
+
+def _by_model(arguments: Arguments) -> "tuple[NDArray[np.float32], Segmentation]":
+    from vesu.data.volumes import read_volume
     from vesu.run.model import SurfaceModel
     from vesu.segmentation import segment
 
     _check_outputs(arguments.volume, arguments.out, arguments.probability)
     model = SurfaceModel.load(arguments.model)
     prediction = model.predict(read_volume(arguments.volume))
-    result = segment(prediction.probability, model.segment_config)
-    write_volume(arguments.out, result.mask)
-    if arguments.probability:
-        write_volume(arguments.probability, prediction.probability)
-    low, high = result.thresholds.low, result.thresholds.high
-    print(
-        f"{arguments.out}: {result.diagnostics.ink_ratio_global:.4f} of the voxels are surface "
-        f"(thresholds {low:.3f} / {high:.3f})"
-    )
+    return prediction.probability, segment(prediction.probability, model.segment_config)
+
+
+def _by_scorer(arguments: Arguments) -> "tuple[NDArray[np.float32], Segmentation]":
+    from vesu.data.volumes import read_volume
+    from vesu.run.baseline import segment_volume
+
+    config = _config(arguments)
+    if config.pipeline == "vesu":
+        raise ArgumentError("--model: got none; accepted: a run folder, or --pipeline nx46 or nx47 in its place")
+    _check_outputs(arguments.volume, arguments.out, arguments.probability)
+    return segment_volume(read_volume(arguments.volume), config)
 
 
 def _check_outputs(source: Path, *targets: Path | None) -> None:

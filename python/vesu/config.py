@@ -11,11 +11,24 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from vesu.errors import ArgumentError, FileError
 
-__all__ = ["FeatureConfig", "RunConfig", "SamplingConfig", "SearchConfig", "SegmentSettings", "load_config"]
+__all__ = [
+    "FeatureConfig",
+    "NX46Config",
+    "NX47Config",
+    "Pipeline",
+    "RunConfig",
+    "SamplingConfig",
+    "SearchConfig",
+    "SegmentSettings",
+    "load_config",
+]
+
+Pipeline: TypeAlias = Literal["vesu", "nx46", "nx47"]
+"""What gives every voxel its score: the search, or one of the historical scorers (R32)."""
 
 L1_FLOOR = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 L2_FLOOR = (1e-4, 1e-3, 1e-2)
@@ -162,6 +175,59 @@ class SegmentSettings:
 
 
 @dataclass(frozen=True)
+class NX46Config:
+    """The historical scorer NX46 (R32); docs/baselines.md has its formula."""
+
+    threshold_quantile: float = 0.985
+    """Quantile of the volume's score from which on a voxel is surface."""
+    score_blend_3d_weight: float = 0.78
+    """Weight of the 3-D energy; the rest is the energy projected along z."""
+    z_smoothing_radius: int = 2
+    """Slices on either side in the moving averages along z."""
+
+    def __post_init__(self) -> None:
+        for name in ("threshold_quantile", "score_blend_3d_weight"):
+            value = getattr(self, name)
+            _require(f"nx46.{name}", value, 0 <= value <= 1, "0 to 1")
+        radius = self.z_smoothing_radius
+        _require("nx46.z_smoothing_radius", radius, 0 <= radius < 1 << 23, f"0 to {(1 << 23) - 1} slices")
+
+
+@dataclass(frozen=True)
+class NX47Config:
+    """The historical scorer NX47 V61 (R32); docs/baselines.md has its formula."""
+
+    sigma_base: float = 0.4
+    """Voxels of blur of a volume without contrast."""
+    sigma_gain: float = 0.9
+    """Voxels of blur more for each unit of the scaled volume's standard deviation."""
+    percentile_base: float = 88.0
+    """The high percentile of a slice without contrast."""
+    percentile_gain: float = 6.0
+    """How much higher it lies for each unit of the slice's contrast."""
+    percentile_max: float = 96.0
+    """The high percentile never lies above this one."""
+    percentile_gap: float = 6.0
+    """The low percentile lies so much below the high one."""
+    percentile_floor: float = 80.0
+    """The low percentile never lies below this one."""
+    blend_threshold: float = 0.5
+    """The soft blend from which on a voxel is surface."""
+
+    def __post_init__(self) -> None:
+        _require("nx47.sigma_base", self.sigma_base, 0 < self.sigma_base <= 64, "above 0, up to 64 voxels")
+        _require("nx47.sigma_gain", self.sigma_gain, 0 <= self.sigma_gain <= 64, "0 to 64 voxels")
+        _require("nx47.percentile_gain", self.percentile_gain, 0 <= self.percentile_gain <= 1e6, "0 to 1000000")
+        _require("nx47.percentile_gap", self.percentile_gap, 0 <= self.percentile_gap <= 100, "0 to 100")
+        _require("nx47.blend_threshold", self.blend_threshold, 0 < self.blend_threshold <= 1, "above 0, up to 1")
+        levels = (self.percentile_floor, self.percentile_base, self.percentile_max)
+        good = 0 <= levels[0] <= levels[1] <= levels[2] <= 100
+        _require(
+            "nx47.percentile_floor, percentile_base, percentile_max", levels, good, "0 <= floor <= base <= max <= 100"
+        )
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run's result, printed whole into its evidence.
 
@@ -172,6 +238,8 @@ class RunConfig:
     135
     """
 
+    pipeline: Pipeline = "vesu"
+    """'vesu' searches and segments; 'nx46' and 'nx47' are the historical scorers, and train nothing."""
     seed: int = 0
     """Seed of sampling, split, bootstrap and initialisation."""
     n_threads: int | None = None
@@ -184,8 +252,12 @@ class RunConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     segment: SegmentSettings = field(default_factory=SegmentSettings)
+    nx46: NX46Config = field(default_factory=NX46Config)
+    nx47: NX47Config = field(default_factory=NX47Config)
 
     def __post_init__(self) -> None:
+        names = get_args(Pipeline)
+        _require("pipeline", repr(self.pipeline), self.pipeline in names, " or ".join(map(repr, names)))
         _require("seed", self.seed, 0 <= self.seed < 2**63, "0 to 2**63 - 1")
         _require(
             "n_threads", self.n_threads, self.n_threads is None or 1 <= self.n_threads <= 1024, "1 to 1024, or none"
@@ -209,7 +281,8 @@ def load_config(
     Parameters
     ----------
     path : path, optional
-        TOML file with top-level keys and the tables ``[sampling]``, ``[features]``, ``[search]``, ``[segment]``.
+        TOML file with top-level keys and the tables ``[sampling]``, ``[features]``, ``[search]``, ``[segment]``,
+        ``[nx46]``, ``[nx47]``.
     overrides : sequence of str
         ``"section.key=value"`` (or ``"seed=3"``); the value is read as TOML, a bare word as text.
     environment : mapping, optional

@@ -68,9 +68,10 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "run": run,
         "summary": summary,
         "status": _status(run),
+        "untrained": summary is not None and summary.pipeline not in (None, "vesu"),
         "validation": validation,
         "baseline_note": _against_baselines(validation),
-        "score_table": _score_table(validation),
+        "score_table": _score_table(validation, (summary.pipeline if summary else None) or "vesu"),
         "submission": summary.submission if summary else None,
         "submission_verdict": _submission_verdict(summary.submission if summary else None),
         "ledger_verdict": _ledger_verdict(run),
@@ -110,10 +111,10 @@ def _against_baselines(validation: Validation | None) -> Verdict | None:
     return Verdict("bad", f"F1 {-gap:.3f} below the {rival}" if gap < 0 else f"F1 no better than the {rival}")
 
 
-def _score_table(validation: Validation | None) -> dict[str, Any] | None:
+def _score_table(validation: Validation | None, pipeline: str) -> dict[str, Any] | None:
     if validation is None:
         return None
-    rows: list[tuple[str, Mapping[str, float]]] = [("vesu", validation.scores), *validation.baselines.items()]
+    rows: list[tuple[str, Mapping[str, float]]] = [(pipeline, validation.scores), *validation.baselines.items()]
     columns = [(key, words) for key, words in SCORE_COLUMNS if any(key in scores for _, scores in rows)]
     best = {key: max((scores[key] for _, scores in rows if key in scores), default=None) for key, _ in columns}
     return {"rows": rows, "columns": columns, "best": best}

@@ -86,6 +86,7 @@ class Summary:
     version: str | None
     git_sha: str | None
     status: str | None
+    pipeline: str | None
     seed: int | None
     started_ns: int | None
     elapsed_s: float | None
@@ -254,6 +255,7 @@ def _summary(folder: Path) -> Summary | None:
         version=node.text("version"),
         git_sha=node.text("git_sha"),
         status=node.text("status"),
+        pipeline=node.text("pipeline"),
         seed=node.integer("seed"),
         started_ns=node.integer("started_ns"),
         elapsed_s=node.number("elapsed_s"),

@@ -35,7 +35,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """The four pictures of one slice."""
+    """The pictures of one slice: CT, probability, mask, and uncertainty where it was measured."""
 
     axis: str
     index: int
@@ -50,7 +50,7 @@ class Gallery:
     """The rows of every pictured volume, and by what factor the slices were reduced to fit."""
 
     rows: tuple[tuple[Row, ...], ...]
-    uncertainty_top: tuple[float, ...]
+    uncertainty_top: tuple[float | None, ...]
     reduction: int
 
 
@@ -89,23 +89,28 @@ def gradient(name: str, stops: int = 9) -> str:
     return ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b, _ in colours)
 
 
-def _top(views: Sequence[View]) -> float:
-    """The top of the uncertainty scale, one for all slices of a volume.
+def _top(views: Sequence[View]) -> float | None:
+    """The top of the uncertainty scale, one for all slices of a volume; None where none was measured.
 
     The 99.5th percentile: a few voxels at the volume's faces would else leave all others dark.
     """
-    finite = [view.uncertainty[np.isfinite(view.uncertainty)] for view in views]
+    measured = [view.uncertainty for view in views if view.uncertainty is not None]
+    if views and not measured:
+        return None
+    finite = [uncertainty[np.isfinite(uncertainty)] for uncertainty in measured]
     return max((float(np.percentile(values, 99.5)) for values in finite if values.size), default=0.0)
 
 
-def _images(view: View, uncertainty_top: float) -> tuple[RGB, ...]:
+def _images(view: View, uncertainty_top: float | None) -> tuple[RGB, ...]:
     grey = _stretch(view.volume)
-    return (
+    images = (
         np.repeat(grey[..., None], 3, axis=2),
         _coloured(view.probability, 1.0, PROBABILITY_MAP),
         _overlay(grey, view.mask),
-        _coloured(view.uncertainty, uncertainty_top, UNCERTAINTY_MAP),
     )
+    if view.uncertainty is None or uncertainty_top is None:
+        return images
+    return (*images, _coloured(view.uncertainty, uncertainty_top, UNCERTAINTY_MAP))
 
 
 def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -165,6 +170,6 @@ def _row(volume_id: str, view: View, images: Sequence[tuple[bytes, int, int]]) -
     )
     panels = tuple(
         Panel(title, alt, "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii"), width, height)
-        for (title, alt), (data, width, height) in zip(titles, images, strict=True)
+        for (title, alt), (data, width, height) in zip(titles, images, strict=False)  # uncertainty may not be there
     )
     return Row(view.axis, view.index, down, across, surface, panels)

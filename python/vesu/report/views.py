@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from vesu.errors import FileError, FormatError
 
 AXES = ("z", "y", "x")
-LAYERS = ("volume", "probability", "mask", "uncertainty")
+LAYERS = ("volume", "probability", "mask")
 MAX_MEMBER_BYTES = 256 * 2**20  # an 8192 x 8192 float32 slice; views are a few hundred kilobytes
 
 
 @dataclass(frozen=True)
 class View:
-    """One slice across one axis: CT, probability, mask, uncertainty, all of one 2-D shape."""
+    """One slice across one axis: CT, probability, mask, uncertainty (None: not measured), all of one 2-D shape."""
 
     axis: str
     index: int
     volume: NDArray[Any]
     probability: NDArray[np.float32]
     mask: NDArray[np.bool_]
-    uncertainty: NDArray[np.float32]
+    uncertainty: NDArray[np.float32] | None
 
 
 def read_views(path: Path) -> tuple[View, ...]:
@@ -41,7 +41,10 @@ def read_views(path: Path) -> tuple[View, ...]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-            return tuple(_view(archive, axis, path) for axis in AXES if f"{axis}_index.npy" in names)
+            layers: tuple[str, ...] = LAYERS
+            if any(name.endswith("_uncertainty.npy") for name in names):  # then every slice must have it
+                layers = (*LAYERS, "uncertainty")
+            return tuple(_view(archive, axis, layers, path) for axis in AXES if f"{axis}_index.npy" in names)
     except FileNotFoundError:
         return ()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -50,11 +53,11 @@ def read_views(path: Path) -> tuple[View, ...]:
         raise FileError(error.errno, error.strerror, str(path)) from error
 
 
-def _view(archive: zipfile.ZipFile, axis: str, path: Path) -> View:
+def _view(archive: zipfile.ZipFile, axis: str, names: tuple[str, ...], path: Path) -> View:
     index = _array(archive, f"{axis}_index", path)
     if index.size != 1 or index.dtype.kind not in "iu":
         raise FormatError(f"{path}: {axis}_index: got {index.dtype} {index.shape}; accepted: one whole number")
-    layers = {layer: _array(archive, f"{axis}_{layer}", path) for layer in LAYERS}
+    layers = {layer: _array(archive, f"{axis}_{layer}", path) for layer in names}
     shape = layers["volume"].shape
     for layer, array in layers.items():
         if array.ndim != 2 or array.size == 0 or array.shape != shape or array.dtype.kind not in "biuf":
@@ -67,7 +70,7 @@ def _view(archive: zipfile.ZipFile, axis: str, path: Path) -> View:
         volume=layers["volume"],
         probability=layers["probability"].astype(np.float32),
         mask=layers["mask"] != 0,
-        uncertainty=layers["uncertainty"].astype(np.float32),
+        uncertainty=layers["uncertainty"].astype(np.float32) if "uncertainty" in layers else None,
     )
 
 

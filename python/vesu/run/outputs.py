@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vesu.data.storage import atomic_write
-from vesu.run.model import VolumePrediction
 from vesu.segmentation import Segmentation
 from vesu.submission import SubmissionReport
 
@@ -29,8 +29,14 @@ def diagnostics_entry(volume_id: str, result: Segmentation) -> dict[str, Any]:
     }
 
 
-def write_views(path: Path, image: Any, prediction: VolumePrediction, result: Segmentation) -> None:
-    """The slice richest in surface along each axis, for the report."""
+def write_views(
+    path: Path,
+    image: Any,
+    probability: NDArray[np.float32],
+    uncertainty: NDArray[np.float32] | None,
+    result: Segmentation,
+) -> None:
+    """The slice richest in surface along each axis, for the report; no layer of an uncertainty that nobody measured."""
     views: dict[str, Any] = {}
     scaled = _as_uint8(image)
     for axis, name in enumerate("zyx"):
@@ -38,9 +44,10 @@ def write_views(path: Path, image: Any, prediction: VolumePrediction, result: Se
         index = int(result.mask.sum(axis=others).argmax())
         views[f"{name}_index"] = np.int64(index)
         views[f"{name}_volume"] = scaled.take(index, axis)
-        views[f"{name}_probability"] = prediction.probability.take(index, axis)
+        views[f"{name}_probability"] = probability.take(index, axis)
         views[f"{name}_mask"] = result.mask.take(index, axis)
-        views[f"{name}_uncertainty"] = prediction.uncertainty.take(index, axis)
+        if uncertainty is not None:
+            views[f"{name}_uncertainty"] = uncertainty.take(index, axis)
     with atomic_write(path) as file:
         np.savez_compressed(file, **views)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,23 +20,29 @@ from vesu.errors import ArgumentError, EvidenceError, VesuError
 from vesu.features import FeatureSpec
 from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord, choose_device
 from vesu.ledger import verify
-from vesu.run import evidence, stages
+from vesu.run import baseline, evidence, stages
 from vesu.run.clock import Clock
 from vesu.run.events import EventLog
 from vesu.run.folder import claimed
 from vesu.run.model import SurfaceModel
 from vesu.run.outputs import diagnostics_entry, finite, printable, submission_entry, write_views
-from vesu.run.plan import Split, candidates_by_epoch, epoch_settings, phase_weights, split_pairs
+from vesu.run.plan import (
+    CALIBRATION_VOLUMES,
+    Split,
+    candidates_by_epoch,
+    epoch_settings,
+    phase_weights,
+    scored_pairs,
+    split_pairs,
+)
 from vesu.run.progress import PHASES, PhaseProgress, Progress
-from vesu.segmentation import SegmentConfig, segment
+from vesu.segmentation import Segmentation, SegmentConfig, segment
 from vesu.submission import SubmissionReport, write_submission
 
 __all__ = ["RunResult", "execute"]
 
 P = TypeVar("P", bound=PhaseProgress)
 DisplayKind: TypeAlias = Literal["auto", "tqdm", "none"]
-
-CALIBRATION_VOLUMES = 8  # held in memory at once; the event CALIBRATION_VOLUMES says how many of how many
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,11 @@ class RunResult:
     """Why there is no report: matplotlib or Jinja2 is missing, say."""
 
     def _repr_html_(self) -> str:
-        validation = self.summary["validation"]
+        validation = self.summary.get("validation")
+        scored = f"validation F1 {validation['f1']:.3f}" if validation else "no labelled volume to score"
         return (
-            f"<b>vesu run</b> {self.summary['elapsed_s']:.0f} s, {len(self.submission.members)} masks, "
-            f"validation F1 {validation['f1']:.3f}; files in <code>{self.folder}</code>"
+            f"<b>vesu run</b> ({self.summary['pipeline']}) {self.summary['elapsed_s']:.0f} s, "
+            f"{len(self.submission.members)} masks, {scored}; files in <code>{self.folder}</code>"
         )
 
 
@@ -123,19 +130,7 @@ class _Run:
         with Progress(self.log, self.weights, display=self.display, clock=self.clock) as self.progress:
             self._record_inventory(inventory)
             self._preflight(inventory)
-            split = split_pairs(inventory.pairs, self.config.sampling.validation_fraction, self.config.seed)
-            self.log.emit(
-                "TRAIN_COVERAGE_PLAN",
-                pair_count_discovered=len(inventory.pairs),
-                pair_count_selected_for_training=len(split.train) + len(split.validation),
-                train=[pair.volume_id for pair in split.train],
-                validation=[pair.volume_id for pair in split.validation],
-            )
-            ids = self._load(inventory)
-            rows = self._features(inventory, ids, split)
-            training = self._train_data(rows, split)
-            grid = self._fit(training, split, ids)
-            validation = self._segment(inventory, split, ids, training, grid)
+            found = self._search(inventory) if self.config.pipeline == "vesu" else self._baseline(inventory)
             submission = self._package(inventory)
         planned = sum(self.weights.values())
         summary = {
@@ -143,6 +138,7 @@ class _Run:
             "version": _core.__version__,
             "git_sha": evidence.git_sha(),
             "status": "finished",
+            "pipeline": self.config.pipeline,
             "seed": self.config.seed,
             "started_ns": str(started_ns),
             "elapsed_s": time.monotonic() - started,
@@ -157,8 +153,7 @@ class _Run:
                 "tests": len(inventory.tests),
                 "orphans": len(inventory.orphan_images) + len(inventory.orphan_labels),
             },
-            "search": self._search_entry(training, grid),
-            "validation": validation,
+            **found,
             "submission": submission_entry(submission),
         }
         self.log.emit("RUN_END", elapsed_s=summary["elapsed_s"], submission_sha256=submission.sha256)
@@ -169,6 +164,40 @@ class _Run:
         summary["ledger"] = {"entries": checked.entries, "root": checked.root}
         write_json_atomic(self.folder / "summary.json", summary)
         return RunResult(self.folder, submission, summary, *self._report())
+
+    def _search(self, inventory: Inventory) -> dict[str, Any]:
+        """Train on the labelled volumes, segment the others; the summary's parts on both."""
+        split = split_pairs(inventory.pairs, self.config.sampling.validation_fraction, self.config.seed)
+        self.log.emit(
+            "TRAIN_COVERAGE_PLAN",
+            pair_count_discovered=len(inventory.pairs),
+            pair_count_selected_for_training=len(split.train) + len(split.validation),
+            train=[pair.volume_id for pair in split.train],
+            validation=[pair.volume_id for pair in split.validation],
+        )
+        ids = self._load(inventory.pairs)
+        rows = self._features(inventory, ids, split)
+        training = self._train_data(rows, split)
+        grid = self._fit(training, split, ids)
+        validation = self._segment(inventory, split, ids, training, grid)
+        return {"search": self._search_entry(training, grid), "validation": validation}
+
+    def _baseline(self, inventory: Inventory) -> dict[str, Any]:
+        """Segment with a historical scorer: nothing is trained, and the labels there are only measure it (R32)."""
+        labelled = scored_pairs(inventory.pairs, self.config)
+        ids = self._load(labelled) if labelled else {}
+        validation = None
+        with self._phase("segment", len(labelled) + len(inventory.tests)) as phase:
+            if labelled:
+                pairs = ((pair.volume_id, self._cached_pair(pair, ids[pair.volume_id])) for pair in labelled)
+                validation = baseline.validate(pairs, self.config, on_volume=lambda _: phase.advance(1))
+                self.log.emit("BASELINE_VALIDATED", pipeline=self.config.pipeline, validation=validation)
+            for test in inventory.tests:
+                image = read_volume(test.image, n_threads=self.config.n_threads)
+                score, result = baseline.segment_volume(image, self.config)
+                self._write_volume(test, image, score, None, result)
+                phase.advance(1)
+        return {"validation": validation} if labelled else {}
 
     def _phase(self, name: str, units: float) -> AbstractContextManager[PhaseProgress]:
         return self._timed(name, self.progress.phase(name, units))
@@ -204,7 +233,7 @@ class _Run:
                 inventory,
                 work_dir=self.folder,
                 cache_dir=self.cache_folder,
-                need_train=True,
+                need_train=self.config.pipeline == "vesu",
                 need_tests=True,
                 seed=self.config.seed,
                 n_threads=self.config.n_threads,
@@ -221,16 +250,16 @@ class _Run:
             report.raise_if_blocked()
             phase.advance(1)
 
-    def _load(self, inventory: Inventory) -> dict[str, stages.SourceIds]:
+    def _load(self, pairs: Sequence[Pair]) -> dict[str, stages.SourceIds]:
         self.cache = ArrayCache(
             self.cache_folder,
             max_bytes=int(self.config.cache_gib * 2**30),
             events=self.log.emit,
             n_threads=self.config.n_threads,
         )
-        with self._phase("load", len(inventory.pairs)) as phase:
+        with self._phase("load", len(pairs)) as phase:
             ids = {}
-            for pair in inventory.pairs:
+            for pair in pairs:
                 ids[pair.volume_id] = stages.load(pair, self.cache, self.config.n_threads)
                 phase.advance(1)
             return ids
@@ -356,10 +385,15 @@ class _Run:
         max_bytes = int(self.config.max_feature_gib * 2**30)
         prediction = model.predict(image, max_feature_bytes=max_bytes, n_threads=self.config.n_threads)
         result = segment(prediction.probability, model.segment_config, n_threads=self.config.n_threads)
+        self._write_volume(test, image, prediction.probability, prediction.uncertainty, result)
+
+    def _write_volume(
+        self, test: TestVolume, image: Any, probability: Any, uncertainty: Any | None, result: Segmentation
+    ) -> None:
         write_volume(self.folder / "masks" / f"{test.volume_id}.tif", result.mask)
         entry = diagnostics_entry(test.volume_id, result)
         write_json_atomic(self.folder / "segment" / f"{test.volume_id}.json", entry)
-        write_views(self.folder / "segment" / f"{test.volume_id}_views.npz", image, prediction, result)
+        write_views(self.folder / "segment" / f"{test.volume_id}_views.npz", image, probability, uncertainty, result)
         self.log.emit(
             "VOLUME_SEGMENTED",
             volume_id=test.volume_id,

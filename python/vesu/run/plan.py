@@ -12,13 +12,26 @@ from vesu.data.discover import Inventory, Pair
 from vesu.errors import DataError
 from vesu.grid_search import EpochSettings
 
-__all__ = ["DRAWS_PER_PASS", "Split", "candidates_by_epoch", "epoch_settings", "phase_weights", "split_pairs"]
+__all__ = [
+    "CALIBRATION_VOLUMES",
+    "DRAWS_PER_PASS",
+    "Split",
+    "candidates_by_epoch",
+    "epoch_settings",
+    "phase_weights",
+    "scored_pairs",
+    "split_pairs",
+]
+
+CALIBRATION_VOLUMES = 8
+"""Validation volumes that calibrate and score, held in memory at once; an event of this name says how many."""
 
 # Measured costs on two cores (docs/measured.md), only to weigh the phases against each other before the run's own
 # figures replace them.
 _READ_S_PER_VOXEL = 4e-9
 _FEATURES_S_PER_VOXEL = 5e-7
 _SEGMENT_S_PER_VOXEL = 1e-6
+_BASELINE_S_PER_VOXEL = 4e-8
 _FIT_S_PER_WEIGHT_STEP = 6e-11
 
 DRAWS_PER_PASS = 4
@@ -52,6 +65,16 @@ def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> Split:
     )
 
 
+def scored_pairs(pairs: Sequence[Pair], config: RunConfig) -> tuple[Pair, ...]:
+    """The labelled volumes on which a run's scores are taken: with the same seed the same ones in every pipeline (R32).
+
+    A pipeline that trains nothing is also scored on an only pair, and on none where there is none.
+    """
+    if len(pairs) < 2:
+        return tuple(pairs)
+    return split_pairs(pairs, config.sampling.validation_fraction, config.seed).validation[:CALIBRATION_VOLUMES]
+
+
 def epoch_settings(search: SearchConfig) -> EpochSettings:
     """The epochs and what happens between them, as configured."""
     shared = {field.name for field in fields(EpochSettings)} & {field.name for field in fields(SearchConfig)}
@@ -66,9 +89,11 @@ def candidates_by_epoch(search: SearchConfig) -> list[int]:
 
 def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> dict[str, float]:
     """Expected seconds of each phase (R34's W before normalisation); 0 for a phase that was not asked for."""
+    if config.pipeline != "vesu":
+        return _baseline_weights(inventory, config)
 
     def voxels(paths: Iterable[Path]) -> float:
-        return float(sum(math.prod(inventory.infos[path].shape) for path in paths if path in inventory.infos))
+        return _voxels(inventory, paths)
 
     train = voxels(pair.image for pair in inventory.pairs)
     test = voxels(volume.image for volume in inventory.tests)
@@ -87,3 +112,24 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
         "segment": (test + train * config.sampling.validation_fraction) * _SEGMENT_S_PER_VOXEL,
         "package": 0.1 + test * _READ_S_PER_VOXEL * 5,
     }
+
+
+def _baseline_weights(inventory: Inventory, config: RunConfig) -> dict[str, float]:
+    """Of a run that trains nothing, and loads the volumes that it is scored on."""
+    scored = _voxels(inventory, (pair.image for pair in scored_pairs(inventory.pairs, config)))
+    test = _voxels(inventory, (volume.image for volume in inventory.tests))
+    return {
+        "discovery": 0.2,
+        "preflight": 0.5,
+        "load": 0.1 + scored * 2 * _READ_S_PER_VOXEL if inventory.pairs else 0.0,
+        "features": 0.0,
+        "train_data": 0.0,
+        "fit": 0.0,
+        "distillation": 0.0,
+        "segment": 0.1 + (test + scored) * _BASELINE_S_PER_VOXEL,
+        "package": 0.1 + test * _READ_S_PER_VOXEL * 5,
+    }
+
+
+def _voxels(inventory: Inventory, paths: Iterable[Path]) -> float:
+    return float(sum(math.prod(inventory.infos[path].shape) for path in paths if path in inventory.infos))

@@ -35,6 +35,7 @@ __all__ = [
     "sampled_rows",
     "training_prior",
     "training_set",
+    "validation_entry",
 ]
 
 Array = NDArray[Any]
@@ -287,6 +288,27 @@ def calibrate(
                 "intensity_quantile": {k: brightest(image, density) for k, (image, _) in volumes.items()},
             }.items()
         },
+    }
+
+
+def validation_entry(
+    masks: Mapping[str, Array], labels: Mapping[str, Array], images: Mapping[str, Array]
+) -> dict[str, Any]:
+    """The validation entry of ``summary.json`` for masks that nothing was fitted for, beside the trivial baselines.
+
+    Pooled as :func:`calibrate` pools the search's, so that the rows compare; no calibration: there is no probability.
+    """
+    density = _pooled_density(list(labels.values()), list(labels.values()))
+    trivial = {
+        "all_background": {name: np.zeros(label.shape, np.uint8) for name, label in labels.items()},
+        "intensity_quantile": {name: brightest(images[name], density) for name in labels},
+    }
+    return {
+        "volumes": list(labels),
+        **_pooled_scores(masks, labels),
+        "density_label": density,
+        "density_mask": _pooled_density(list(masks.values()), list(labels.values())),
+        "baselines": {name: _pooled_scores(others, labels) for name, others in trivial.items()},
     }
 
 

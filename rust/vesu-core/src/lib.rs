@@ -4,6 +4,7 @@
 //! Results never depend on the number of threads: work is cut into chunks of fixed size and partial
 //! results are folded in a fixed order.
 
+pub mod baselines;
 pub mod cancel;
 pub mod digest;
 pub mod error;

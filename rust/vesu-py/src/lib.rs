@@ -2,6 +2,7 @@
 //! gate ([`gate::enter`]) and calls the core; nothing is computed on this side.
 
 mod args;
+mod baselines;
 mod betti;
 mod digest;
 mod features;
@@ -21,6 +22,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     digest::register(m)?;
     tiff::register(m)?;
     features::register(m)?;
+    baselines::register(m)?;
     prox::register(m)?;
     volume::register(m)?;
     betti::register(m)?;

@@ -7,19 +7,20 @@
 
 mod eigen;
 mod gather;
-mod gaussian;
+pub(crate) mod gaussian;
 mod memory;
 mod moments;
 mod plane;
-mod simd;
+pub(crate) mod simd;
 mod slab;
 mod spec;
-mod statistics;
+pub(crate) mod statistics;
 mod stencil;
 mod tensor;
 
 pub use gather::gather;
 pub use moments::{Moments, moments};
 pub use slab::extract;
+pub(crate) use slab::filter_yx;
 pub use spec::{Family, Spec};
 pub use statistics::Voxel;

@@ -12,7 +12,7 @@ use crate::args;
 use crate::gate::raise;
 
 /// Refuse what the kernels cannot index before `args` might copy it (a broadcast array is huge only once copied).
-fn refuse_oversize(name: &'static str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn refuse_oversize(name: &'static str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     match value.cast::<PyUntypedArray>().map(|array| <[usize; 3]>::try_from(array.shape())) {
         Ok(Ok(shape)) if !shape.contains(&0) => {
             volume::voxel_count(name, shape).map(drop).map_err(|error| raise(value.py(), error))

@@ -1,0 +1,46 @@
+"""A historical scorer in the place of the search: its masks, and its scores where there are labels (R32)."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vesu import baselines
+from vesu.config import RunConfig
+from vesu.run import stages
+from vesu.segmentation import Segmentation
+
+__all__ = ["segment_volume", "validate"]
+
+Array = NDArray[Any]
+
+
+def segment_volume(image: Array, config: RunConfig) -> tuple[NDArray[np.float32], Segmentation]:
+    """The score in [0, 1] and the mask of one CT volume by the configured baseline."""
+    name = cast("baselines.Baseline", config.pipeline)
+    settings = getattr(config, name)
+    score = baselines.score(image, name, settings, n_threads=config.n_threads)
+    return score, baselines.cut(score, name, settings, n_threads=config.n_threads)
+
+
+def validate(
+    volumes: Iterable[tuple[str, tuple[Array, Array]]], config: RunConfig, on_volume: Callable[[str], None]
+) -> dict[str, Any]:
+    """The validation entry of ``summary.json`` for the configured baseline.
+
+    Parameters
+    ----------
+    volumes : iterable of (str, (image, label))
+        Ids and pairs, each (z, y, x); all are held in memory together.
+    config : RunConfig
+        With a baseline as its pipeline.
+    on_volume : callable
+        Called with each id when its mask is there.
+    """
+    masks, labels, images = {}, {}, {}
+    for volume_id, (image, label) in volumes:
+        _, result = segment_volume(image, config)
+        masks[volume_id], labels[volume_id], images[volume_id] = result.mask, label, image
+        on_volume(volume_id)
+    return stages.validation_entry(masks, labels, images)
