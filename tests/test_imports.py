@@ -13,15 +13,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "python" / "vesu"
 BESIDE = {"errors", "config", "_core"}
 MAY_IMPORT = {
     "errors": set(),
-    "config": {"errors"},
+    "config": {"errors", "segmentation"},
     "ledger": BESIDE,
     "volume": BESIDE,
     "data": BESIDE,
     "features": BESIDE | {"data"},
     "grid_search": BESIDE | {"data"},
-    "calibration": BESIDE | {"volume"},
+    "calibration": BESIDE | {"volume", "segmentation"},
     "reliability": BESIDE,
-    "segmentation": BESIDE | {"volume", "calibration"},
+    "segmentation": (BESIDE - {"config"}) | {"volume"},
     "submission": BESIDE | {"data"},
     "report": BESIDE | {"ledger", "data"},
 }

@@ -199,7 +199,7 @@ def _segment(arguments: Arguments) -> None:
     _check_outputs(arguments.volume, arguments.out, arguments.probability)
     model = SurfaceModel.load(arguments.model)
     prediction = model.predict(read_volume(arguments.volume))
-    result = segment(prediction.probability, model.segment_config)
+    result = segment(prediction.probability, model.segment_config, uncertainty=prediction.uncertainty)
     write_volume(arguments.out, result.mask)
     if arguments.probability:
         write_volume(arguments.probability, prediction.probability)

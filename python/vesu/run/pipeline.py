@@ -25,10 +25,10 @@ from vesu.run.clock import Clock
 from vesu.run.events import EventLog
 from vesu.run.folder import claimed
 from vesu.run.model import SurfaceModel
-from vesu.run.outputs import diagnostics_entry, finite, printable, submission_entry, write_views
+from vesu.run.outputs import StepSlices, diagnostics_entry, finite, printable, submission_entry, write_views
 from vesu.run.plan import Split, candidates_by_epoch, epoch_settings, phase_weights, split_pairs
 from vesu.run.progress import PHASES, PhaseProgress, Progress
-from vesu.segmentation import SegmentConfig, segment
+from vesu.segmentation import segment
 from vesu.submission import SubmissionReport, write_submission
 
 __all__ = ["RunResult", "execute"]
@@ -332,13 +332,13 @@ class _Run:
             volumes = {pair.volume_id: self._cached_pair(pair, ids[pair.volume_id]) for pair in chosen}
             top_k = min(self.config.search.ensemble_size, int((~grid.diverged_).sum()))
             ensemble = grid.model(top_k=top_k, feature_names=data.names)
-            untuned = SurfaceModel(ensemble, self.spec, data.channels, SegmentConfig())
+            untuned = SurfaceModel(ensemble, self.spec, data.channels, self.config.segment.ladder)
             prior = stages.training_prior(data, self.config)
             tuned, validation = stages.calibrate(volumes, untuned, self.config, prior, lambda _: phase.advance(1))
             self.log.emit("CALIBRATION_MEASURED", **validation["calibration"])
             model = dataclasses.replace(untuned, segment_config=tuned)
             model.save(self.folder)
-            self.log.emit("CALIBRATED", rule=dataclasses.asdict(tuned), validation=validation)
+            self.log.emit("CALIBRATED", ladder=tuned.to_json(), validation=validation)
             for test in inventory.tests:
                 self._segment_volume(test, model)
                 phase.advance(1)
@@ -355,17 +355,27 @@ class _Run:
         image = read_volume(test.image, n_threads=self.config.n_threads)
         max_bytes = int(self.config.max_feature_gib * 2**30)
         prediction = model.predict(image, max_feature_bytes=max_bytes, n_threads=self.config.n_threads)
-        result = segment(prediction.probability, model.segment_config, n_threads=self.config.n_threads)
+        slices = StepSlices(image)
+        result = segment(
+            prediction.probability,
+            model.segment_config,
+            uncertainty=prediction.uncertainty,
+            n_threads=self.config.n_threads,
+            topology=True,
+            on_step=slices.add,
+        )
         write_volume(self.folder / "masks" / f"{test.volume_id}.tif", result.mask)
         entry = diagnostics_entry(test.volume_id, result)
         write_json_atomic(self.folder / "segment" / f"{test.volume_id}.json", entry)
         write_views(self.folder / "segment" / f"{test.volume_id}_views.npz", image, prediction, result)
+        slices.write(self.folder / "segment" / f"{test.volume_id}_steps.npz")
         self.log.emit(
             "VOLUME_SEGMENTED",
             volume_id=test.volume_id,
             thresholds=entry["thresholds"],
             ink_ratio_global=entry["ink_ratio_global"],
             probability_percentiles=entry["probability_percentiles"],
+            step_seconds=[[step.name, step.seconds] for step in result.steps],
         )
 
     def _package(self, inventory: Inventory) -> SubmissionReport:
