@@ -51,7 +51,7 @@ def test_outcome_evidence_and_baselines_are_told(made: Path, page: Page) -> None
 
 def test_every_volume_is_pictured_in_three_axes(page: Page) -> None:  # R30, item 10
     images = page.all("img")
-    assert len(images) == 2 * 3 * 4
+    assert len(images) == 2 * (3 * 4 + 3)  # and a picture for each step
     for image in images:
         assert (image["src"] or "").startswith("data:image/jpeg;base64,")
         assert len(image["alt"] or "") > 20
@@ -187,12 +187,15 @@ def test_many_volumes_keep_the_page_small(tmp_path: Path) -> None:
         noise[f"{axis}_volume"] = rng.integers(0, 256, (320, 320), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, **noise)
-    for path in sorted((folder / "segment").glob("*.npz")):
+    for path in sorted((folder / "segment").glob("*_views.npz")):
         path.write_bytes(buffer.getvalue())
+    steps = {"index": np.int64(160), "volume": noise["z_volume"], "masks": rng.integers(0, 2, (4, 320, 320), np.uint8)}
+    for path in sorted((folder / "segment").glob("*_steps.npz")):
+        np.savez(path, **steps)
     out = write_report(folder)
     page = Page(out)
     assert out.stat().st_size < 10e6  # the worst case: nothing but noise
-    assert len(page.all("img")) == 12 * 3 * 4
+    assert len(page.all("img")) == 12 * (3 * 4 + 3)
     assert "Pictures of the first 12 of 20 volumes" in page.text and "of their size" in page.text
     assert all(str(1407735 + 7919 * number) in page.text for number in range(20))
 

@@ -33,6 +33,11 @@ def whole(value: int | float | None) -> str:
     return ABSENT if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
+def counted(value: int | None) -> str:
+    """As :func:`whole`, for a crowded table: a dash where nothing is recorded."""
+    return "–" if value is None else whole(value)
+
+
 def percent(value: float | None, digits: int = 2) -> str:
     """A share as a percentage."""
     return ABSENT if value is None else f"{100 * value:.{digits}f}\u202f%"
@@ -103,5 +108,5 @@ def title(name: str) -> str:
 
 
 FILTERS = {
-    each.__name__: each for each in (decimal, cell, whole, percent, power, duration, size, shape, instant, plain, title)
+    each.__name__: each for each in (decimal, cell, whole, counted, percent, power, duration, size, shape, instant, plain, title)
 }
