@@ -172,10 +172,12 @@ def _charts(run: Run, safe: Any) -> dict[str, Any]:
 def _pictured(volumes: Sequence[Volume], safe: Any) -> dict[str, Any]:
     first = volumes[:PICTURED_VOLUMES]
     gallery: Gallery = make_gallery([(volume.volume_id, read_views(volume.views_path)) for volume in first])
-    steps = draw_steps([
-        (volume.volume_id, [text.title(step.name) for step in volume.steps], read_step_slices(volume.steps_path))
-        for volume in first
-    ])
+    steps = draw_steps(
+        [
+            (volume.volume_id, [text.title(step.name) for step in volume.steps], read_step_slices(volume.steps_path))
+            for volume in first
+        ]
+    )
     cards = []
     parts = zip(first, gallery.rows, gallery.uncertainty_top, steps, strict=True)
     for number, (volume, rows, top, step_panels) in enumerate(parts):

@@ -164,9 +164,7 @@ def _row(volume_id: str, view: View, images: Sequence[tuple[bytes, int, int]]) -
         ("Mask on CT", f"CT of {where} with the predicted surface outlined: {surface:.2%} of the slice"),
         ("Uncertainty", f"Spread of the best candidates' probabilities in {where}"),
     )
-    panels = tuple(
-        panel(title, alt, image) for (title, alt), image in zip(titles, images, strict=True)
-    )
+    panels = tuple(panel(title, alt, image) for (title, alt), image in zip(titles, images, strict=True))
     return Row(view.axis, view.index, down, across, surface, panels)
 
 

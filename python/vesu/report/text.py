@@ -107,6 +107,5 @@ def title(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-FILTERS = {
-    each.__name__: each for each in (decimal, cell, whole, counted, percent, power, duration, size, shape, instant, plain, title)
-}
+_ALL = (decimal, cell, whole, counted, percent, power, duration, size, shape, instant, plain, title)
+FILTERS = {each.__name__: each for each in _ALL}

@@ -260,9 +260,7 @@ def calibrate(
         on_volume(volume_id)
     tuned = _fitted(ladder, config, probabilities, labels, spreads)
     masks = {
-        volume_id: segment(
-            probability, tuned, uncertainty=spreads.get(volume_id), n_threads=config.n_threads
-        ).mask
+        volume_id: segment(probability, tuned, uncertainty=spreads.get(volume_id), n_threads=config.n_threads).mask
         for volume_id, probability in probabilities.items()
     }
     return tuned, {

@@ -20,8 +20,7 @@ from vesu.segmentation.steps import (
 )
 
 STEPS: dict[str, type[Step]] = {
-    kind().name: kind
-    for kind in (Suppress, SmoothZ, Median, Threshold, Dust, Plug, Opening, Closing, Patch, Fill)
+    kind().name: kind for kind in (Suppress, SmoothZ, Median, Threshold, Dust, Plug, Opening, Closing, Patch, Fill)
 }
 """Every step by its name."""
 

@@ -38,7 +38,7 @@ def require(step: Step, key: str, good: bool, accepted: str) -> None:
 
 def is_whole(value: Any, low: int) -> bool:
     """Whether a value is a whole number, `low` or more."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= value < 2**63
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= int(value) < 2**63
 
 
 def whole(step: Step, key: str, low: int, words: str = "") -> None:

@@ -133,9 +133,7 @@ class Threshold(Step):
         low, high = thresholds.low, thresholds.high
         if low == high:  # nothing is weak, so nothing need be labelled
             return (probability >= np.float32(high)).view(np.uint8), {"low": low, "high": high}
-        mask, n_weak, n_kept = volume.hysteresis_counted(
-            probability, low, high, self.connectivity, n_threads=n_threads
-        )
+        mask, n_weak, n_kept = volume.hysteresis_counted(probability, low, high, self.connectivity, n_threads=n_threads)
         return mask, {"low": low, "high": high, "components": n_weak, "components_kept": n_kept}
 
 

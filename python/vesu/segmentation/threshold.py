@@ -133,7 +133,8 @@ def rule_from(values: Mapping[str, Any]) -> ThresholdRule:
         if key not in known:
             raise ArgumentError(f"threshold.rule.{key}: no such parameter; accepted: {', '.join(known)}")
     try:
-        return ThresholdRule(**{key: None if value == "none" else value for key, value in values.items()})
+        given: dict[str, Any] = {key: None if value == "none" else value for key, value in values.items()}
+        return ThresholdRule(**given)
     except ArgumentError as error:
         raise ArgumentError(f"threshold.rule.{error}") from None
 
