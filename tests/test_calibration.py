@@ -222,9 +222,7 @@ def test_hysteresis_is_chosen_where_it_helps() -> None:  # R28, R29
     specks = rng.random(p.shape) < 0.05
     specks[:, 1::8] = specks[:, 7::8] = specks[:, ::8] = False
     p[specks] = 0.4
-    ranked = ranking(
-        [p.astype(np.float32)], [label], modes=["fixed"], radius=0, low_factors=[0.9, 0.5], connectivity=6
-    )
+    ranked = ranking([p.astype(np.float32)], [label], modes=["fixed"], radius=0, low_factors=[0.9, 0.5], connectivity=6)
     best, plain = ranked
     assert best.rule.low_factor < 1
     assert best.score > plain.score + 0.02
@@ -468,5 +466,5 @@ def test_a_callable_sees_hysteresis_too_and_every_mask_is_the_ladders() -> None:
 @pytest.mark.parametrize("answer", [float("nan"), "high", None, True])
 def test_a_callable_that_gives_no_number_is_named(answer: Any) -> None:
     p, label = phantom(0)
-    with pytest.raises(ArgumentError, match="metric: got .* from the callable; accepted: a finite number"):
+    with pytest.raises(ArgumentError, match=r"metric: got .* from the callable; accepted: a finite number"):
         ThresholdCalibrator(metric=lambda mask, label: answer).fit([p], [label])
