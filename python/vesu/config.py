@@ -348,7 +348,8 @@ def _akin(name: str, known: Mapping[str, tuple[str, ...]]) -> list[str]:
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str) -> None:
     for key in _sections().keys() & new.keys():
-        _require(f"{source}: {key}", repr(new[key]), isinstance(new[key], Mapping), "a table of keys")
+        if not isinstance(new[key], Mapping):
+            raise ArgumentError(f"{source}: {key}: got {new[key]!r}; accepted: a table of keys")
     try:
         _update(into, new)
     except RecursionError as error:

@@ -63,7 +63,7 @@ def draw_steps(
         Bytes of JPEG for all of them; larger pictures are reduced.
     """
     drawn = [
-        [] if slices is None else [_image(slices, number) for number in range(len(slices.masks) - 1)]
+        [] if slices is None else [step_picture(slices, number) for number in range(len(slices.masks) - 1)]
         for _, _, slices in volumes
     ]
     reduction = 1
@@ -81,7 +81,8 @@ def draw_steps(
     )
 
 
-def _image(slices: StepSlices, number: int) -> RGB:
+def step_picture(slices: StepSlices, number: int) -> RGB:
+    """The slice with what a step kept, added and removed in its colours, on the darkened CT."""
     before, after = slices.masks[number], slices.masks[number + 1]
     image = np.repeat((stretch(slices.volume) // 2)[..., None], 3, axis=2)  # dark, so that the colours stand out
     image[before & after] = KEPT
