@@ -9,6 +9,7 @@ from vesu.volume.arguments import Mask
 from vesu.volume.components import (
     component_sizes,
     connected_components,
+    fill_holes,
     hysteresis,
     hysteresis_counted,
     remove_dust,

@@ -127,7 +127,7 @@ def remove_dust_counted(
     (2, 1)
     """
     min_voxels = whole("min_voxels", min_voxels, "0 or more")
-    return _core.remove_dust(mask, min_voxels, whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
+    return _core.remove_dust(mask, min_voxels, whole("connectivity", connectivity, "6, 18 or 26"), None, False, n_threads)
 
 
 def hysteresis(
@@ -195,3 +195,7 @@ def hysteresis_counted(
     """
     low, high = real("low", low), real("high", high)
     return _core.hysteresis(probability, low, high, whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
+
+
+def fill_holes(mask,connectivity=6,*,n_threads=None):
+    return _core.fill_holes(mask,connectivity,n_threads)[0]

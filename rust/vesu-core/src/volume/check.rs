@@ -25,6 +25,18 @@ pub(super) fn same_length(name: &'static str, length: usize, shape: Shape) -> Re
     }
 }
 
+/// `length` times `value`, or an error that names `what` where memory is short.
+pub(super) fn filled<T: Clone>(what: &'static str, value: T, length: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(length).map_err(|_| Error::Memory {
+        what: what.to_owned(),
+        needed: (length as u64).saturating_mul(size_of::<T>() as u64),
+        limit: isize::MAX as u64,
+    })?;
+    values.resize(length, value);
+    Ok(values)
+}
+
 /// Refuse probabilities that are NaN or outside [0, 1], with their number and the first one's place.
 pub(super) fn unit_interval(name: &'static str, values: &[f32], shape: Shape, cancel: &Cancel) -> Result<()> {
     let bad = values

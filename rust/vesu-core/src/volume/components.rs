@@ -1,21 +1,21 @@
-//! Connected components by union-find over runs.
+//! Connected components by union-find over runs of blocks of rows.
 //!
-//! A row's runs are united with those of the earlier rows around it (two of them at connectivity 6, four at 18 and 26).
-//! Slabs do this in parallel, then their seams are stitched in order. The smaller index always becomes the root, so a
-//! component's root is its first run in C order and labels come out numbered by first appearance, as SciPy's are.
-
-use std::mem;
+//! Slabs find their components in parallel, then seams are stitched, halves of the volume in parallel too. The smaller
+//! index always becomes the root, so neither the sets nor their order depend on the threads.
 
 use rayon::prelude::*;
 
-use super::check::same_length;
-use super::runs::{MaskRows, Rows, Run, Slab};
-use super::{Connectivity, EarlierRow, SLAB_SLICES, Shape};
-use crate::pages::{Zeroable, zeroed};
+use super::check::{filled, same_length};
+use super::forest::{Forest, number};
+use super::measure::{First, Measure, Part};
+use super::meeting::{Join, Meeting};
+use super::relations::Plan;
+use super::slab::{Grid, Slab, poll};
+use super::source::{Foreground, Labels, Source};
+use super::wide::{Work, dispatch};
+use super::{Connectivity, POLL, Shape, painting};
+use crate::pages::zeroed;
 use crate::{Cancel, Result};
-
-/// Runs handled between two polls of the cancel token in serial loops.
-const POLL_RUNS: usize = 1 << 16;
 
 /// Label every foreground voxel of `mask` with its component's number, 1 to n in order of first appearance in
 /// C order; background is 0. Returns the labels and n.
@@ -25,266 +25,236 @@ pub fn connected_components(
     connectivity: Connectivity,
     cancel: &Cancel,
 ) -> Result<(Vec<u32>, u32)> {
-    let components = Components::of_mask(mask, shape, connectivity, cancel)?;
-    Ok((components.paint(|label| label, cancel)?, components.count))
+    Components::of_mask(mask, shape, connectivity, cancel)?.into_labels(cancel)
+}
+
+/// The same for a volume of labels, in which voxels of different values never join; 0 is background.
+pub fn connected_components_multilabel<T: Copy + Default + PartialEq + Sync>(
+    labels: &[T],
+    shape: Shape,
+    connectivity: Connectivity,
+    cancel: &Cancel,
+) -> Result<(Vec<u32>, u32)> {
+    same_length("labels", labels.len(), shape)?;
+    let source = Labels { labels, row_length: shape[2] };
+    Components::find(&source, shape, Plan::of_labels(connectivity), cancel)?.into_labels(cancel)
 }
 
 /// Voxels of each component, in the order of [`connected_components`]' labels: entry 0 belongs to label 1.
 pub fn component_sizes(mask: &[u8], shape: Shape, connectivity: Connectivity, cancel: &Cancel) -> Result<Vec<u32>> {
-    let mut sizes = Components::of_mask(mask, shape, connectivity, cancel)?.sizes(cancel)?;
-    sizes.remove(0);
-    Ok(sizes)
+    let mut components = Components::of_mask(mask, shape, connectivity, cancel)?;
+    components.number_by_appearance(cancel)?;
+    components.sizes(cancel)
 }
 
-/// The components of a volume, known by its runs.
+/// The components of a volume, numbered from 0 in an order of their own.
 pub(super) struct Components {
-    shape: Shape,
-    slabs: Vec<Slab>,
-    /// Label of each run, in C order over all slabs.
-    labels: Vec<u32>,
+    pub(super) grid: Grid,
+    pub(super) slabs: Vec<Slab>,
+    /// Of each slab's each component, the number in the volume.
+    numbers: Vec<u32>,
     pub count: u32,
 }
 
 impl Components {
+    /// The components of the voxels of `mask` that are not zero.
     pub fn of_mask(mask: &[u8], shape: Shape, connectivity: Connectivity, cancel: &Cancel) -> Result<Self> {
         same_length("mask", mask.len(), shape)?;
-        Self::of_rows(&MaskRows { mask, row_length: shape[2] }, shape, connectivity, cancel)
+        Self::find(&Foreground { mask, row_length: shape[2] }, shape, Plan::of_mask(connectivity), cancel)
     }
 
     /// `shape` must have passed [`voxel_count`](super::voxel_count).
-    pub fn of_rows(rows: &impl Rows, shape: Shape, connectivity: Connectivity, cancel: &Cancel) -> Result<Self> {
-        let [nz, ny, _] = shape;
-        let slabs = (0..nz.div_ceil(SLAB_SLICES))
+    pub fn find<S: Source>(source: &S, shape: Shape, plan: Plan, cancel: &Cancel) -> Result<Self> {
+        let grid = Grid::new(shape, plan)?;
+        let slabs = (0..grid.slabs())
             .into_par_iter()
-            .map(|slab| {
-                let first = slab * SLAB_SLICES;
-                Slab::extract(rows, shape, first, SLAB_SLICES.min(nz - first), cancel)
-            })
+            .map(|index| Slab::build(source, &grid, index, cancel))
             .collect::<Result<Vec<_>>>()?;
-        let mut parents = zeroed("components", slabs.iter().map(|slab| slab.runs.len()).sum())?;
-        unite_inside_slabs(&mut parents, &slabs, ny, connectivity, cancel)?;
-        stitch_seams(&mut parents, &slabs, ny, connectivity, cancel)?;
-        let count = number_in_order(&mut parents, cancel)?;
-        Ok(Self { shape, slabs, labels: parents, count })
+        let mut numbers = zeroed("components", slabs.iter().map(|slab| slab.count as usize).sum())?;
+        Forest { parents: &mut numbers, base: 0 }.separate();
+        Stitching { source, grid: &grid, cancel }.stitch(&slabs, Forest { parents: &mut numbers, base: 0 })?;
+        let count = number(&mut numbers, cancel)?;
+        Ok(Self { grid, slabs, numbers, count })
     }
 
-    /// Voxels of each label; entry 0, the background's, is left at 0.
+    /// Voxels of each component.
     pub fn sizes(&self, cancel: &Cancel) -> Result<Vec<u32>> {
-        let mut sizes = zeroed("component sizes", self.count as usize + 1)?;
-        for (slab, labels) in self.labelled_slabs() {
-            cancel.check()?;
-            for (run, &label) in slab.runs.iter().zip(labels) {
-                sizes[label as usize] += run.length();
-            }
-        }
-        Ok(sizes)
+        self.measure(&super::measure::Size, cancel)
     }
 
-    /// For each label, whether any of its runs fulfils `predicate`, which takes the row's index and the run.
-    pub fn any_run(&self, predicate: impl Fn(usize, Run) -> bool + Sync, cancel: &Cancel) -> Result<Vec<bool>> {
-        let rows_per_slab = SLAB_SLICES * self.shape[1];
-        let hits = self
+    /// `measure` of each component.
+    pub fn measure<M: Measure>(&self, measure: &M, cancel: &Cancel) -> Result<Vec<M::Total>> {
+        let of_slabs = self
             .slabs
             .par_iter()
-            .enumerate()
-            .map(|(k, slab)| {
-                let mut hits = vec![false; slab.runs.len()];
-                for row in 0..slab.rows() {
-                    cancel.check()?;
-                    for i in slab.run_range(row) {
-                        hits[i] = predicate(k * rows_per_slab + row, slab.runs[i]);
-                    }
-                }
-                Ok(hits)
-            })
+            .map(|slab| dispatch(MeasureSlab { slab, grid: &self.grid, measure, cancel }))
             .collect::<Result<Vec<_>>>()?;
-        let mut any = vec![false; self.count as usize + 1];
-        for ((_, labels), hits) in self.labelled_slabs().zip(hits) {
-            cancel.check()?;
-            for (&label, hit) in labels.iter().zip(hits) {
-                any[label as usize] |= hit;
+        let mut totals = filled("components", measure.nothing(), self.count as usize)?;
+        for (numbers, of_slab) in self.numbers_of_slabs().zip(of_slabs) {
+            for (numbers, of_slab) in numbers.chunks(POLL).zip(of_slab.chunks(POLL)) {
+                cancel.check()?;
+                for (&number, &total) in numbers.iter().zip(of_slab) {
+                    measure.join(&mut totals[number as usize], total);
+                }
             }
         }
-        Ok(any)
+        Ok(totals)
     }
 
-    /// A volume with `value(label)` on every run and 0 in the background.
-    pub fn paint<T>(&self, value: impl Fn(u32) -> T + Sync, cancel: &Cancel) -> Result<Vec<T>>
-    where
-        T: Zeroable + Send,
-    {
-        let [nz, ny, nx] = self.shape;
-        let mut volume = zeroed("the result", nz * ny * nx)?;
-        let slabs: Vec<_> = self.labelled_slabs().collect();
-        volume.par_chunks_mut(SLAB_SLICES * ny * nx).zip(slabs).try_for_each(|(voxels, (slab, labels))| {
-            for (row, voxels) in voxels.chunks_exact_mut(nx).enumerate() {
-                cancel.check()?;
-                for i in slab.run_range(row) {
-                    voxels[slab.runs[i].range()].fill(value(labels[i]));
-                }
+    /// Number the components by the C order of their first voxels.
+    pub fn number_by_appearance(&mut self, cancel: &Cancel) -> Result<()> {
+        if self.grid.plan.block == [1, 1] {
+            return Ok(()); // runs come in C order
+        }
+        // A bit for every first voxel; the bits before it count the components before.
+        let [nz, ny, nx] = self.grid.shape;
+        let firsts = self.measure(&First { shape: self.grid.shape }, cancel)?;
+        let mut marks: Vec<u64> = zeroed("the order of components", (nz * ny * nx).div_ceil(64))?;
+        for firsts in firsts.chunks(POLL) {
+            cancel.check()?;
+            for &first in firsts {
+                marks[first as usize / 64] |= 1 << (first % 64);
+            }
+        }
+        let mut before = zeroed("the order of components", marks.len())?;
+        let mut rank = 0;
+        for (before, marks) in before.chunks_mut(POLL).zip(marks.chunks(POLL)) {
+            cancel.check()?;
+            for (before, word) in before.iter_mut().zip(marks) {
+                *before = rank;
+                rank += word.count_ones();
+            }
+        }
+        self.numbers.par_chunks_mut(POLL).try_for_each(|numbers| {
+            cancel.check()?;
+            for number in numbers {
+                let first = firsts[*number as usize];
+                let (word, bit) = (first as usize / 64, first % 64);
+                *number = before[word] + (marks[word] & ((1 << bit) - 1)).count_ones();
             }
             Ok(())
-        })?;
-        Ok(volume)
+        })
     }
 
-    fn labelled_slabs(&self) -> impl Iterator<Item = (&Slab, &[u32])> {
-        let mut rest = &self.labels[..];
+    fn into_labels(mut self, cancel: &Cancel) -> Result<(Vec<u32>, u32)> {
+        self.number_by_appearance(cancel)?;
+        Ok((painting::labels(&self, cancel)?, self.count))
+    }
+
+    /// Each slab's part of `numbers`.
+    pub fn numbers_of_slabs(&self) -> impl Iterator<Item = &[u32]> {
+        let mut rest = &self.numbers[..];
         self.slabs.iter().map(move |slab| {
-            let (labels, later) = rest.split_at(slab.runs.len());
+            let (numbers, later) = rest.split_at(slab.count as usize);
             rest = later;
-            (slab, labels)
+            numbers
         })
     }
 }
 
-/// Set up every slab's part of `parents` and unite its runs; indices count over all slabs afterwards.
-fn unite_inside_slabs(
-    parents: &mut [u32],
-    slabs: &[Slab],
-    ny: usize,
-    connectivity: Connectivity,
-    cancel: &Cancel,
-) -> Result<()> {
-    let mut parts = Vec::with_capacity(slabs.len());
-    let (mut rest, mut offset) = (parents, 0);
-    for slab in slabs {
-        let (part, later) = mem::take(&mut rest).split_at_mut(slab.runs.len());
-        parts.push((slab, part, offset));
-        (rest, offset) = (later, offset + slab.runs.len() as u32);
+struct Stitching<'a, S> {
+    source: &'a S,
+    grid: &'a Grid,
+    cancel: &'a Cancel,
+}
+
+impl<S: Source> Stitching<'_, S> {
+    /// Unite the components of `slabs` over their seams; the forest holds those of just these slabs.
+    fn stitch(&self, slabs: &[Slab], forest: Forest) -> Result<()> {
+        if slabs.len() < 2 {
+            return Ok(());
+        }
+        let (earlier, later) = slabs.split_at(slabs.len() / 2);
+        let middle = earlier.iter().map(|slab| slab.count).sum::<u32>();
+        {
+            let (first, second) = forest.parents.split_at_mut(middle as usize);
+            let (first, second) =
+                (Forest { parents: first, base: forest.base }, Forest { parents: second, base: forest.base + middle });
+            let (a, b) = rayon::join(|| self.stitch(earlier, first), || self.stitch(later, second));
+            a.and(b)?;
+        }
+        let (Some(above), Some(below)) = (earlier.last(), later.first()) else {
+            return Ok(());
+        };
+        let below_base = forest.base + middle;
+        let bases = (below_base, below_base - above.count);
+        dispatch(Seam { stitching: self, above, below, bases, forest })
     }
-    parts.into_par_iter().try_for_each(|(slab, parents, offset)| {
-        for (i, parent) in parents.iter_mut().enumerate() {
-            *parent = i as u32;
-        }
-        for row in 0..slab.rows() {
+}
+
+/// The seam between two slabs; `bases` are the numbers of the lower and of the upper one's first component.
+struct Seam<'a, 'f, S> {
+    stitching: &'a Stitching<'a, S>,
+    above: &'a Slab,
+    below: &'a Slab,
+    bases: (u32, u32),
+    forest: Forest<'f>,
+}
+
+impl<S: Source> Work for Seam<'_, '_, S> {
+    type Output = Result<()>;
+
+    #[inline(always)]
+    unsafe fn run<const WIDE: bool>(self) -> Result<()> {
+        let Self { stitching: &Stitching { source, grid, cancel }, above, below, bases, forest } = self;
+        let mut join = JoinSlabs { below: &below.components, above: &above.components, bases, forest };
+        let last = above.block_layers(grid) - 1;
+        for y in 0..grid.blocks {
             cancel.check()?;
-            if slab.run_range(row).is_empty() {
-                continue;
+            for relation in grid.plan.relations.iter().filter(|relation| relation.block.0 < 0) {
+                Meeting { grid, source, own: (below, 0), other: (above, last), y, relation, cancel }
+                    .join_contacts(&mut join)?;
             }
-            for earlier in connectivity.earlier_rows() {
-                if let Some(other) = earlier.of(row, ny) {
-                    Touch { slab, row, offset: 0, other: slab, other_row: other, other_offset: 0 }
-                        .unite(earlier.diagonal, parents);
-                }
-            }
-        }
-        for parent in parents.iter_mut() {
-            *parent += offset;
         }
         Ok(())
-    })
+    }
 }
 
-/// Unite the first slice of every slab with the last one of the slab before it.
-fn stitch_seams(
-    parents: &mut [u32],
-    slabs: &[Slab],
-    ny: usize,
-    connectivity: Connectivity,
-    cancel: &Cancel,
-) -> Result<()> {
-    let mut other_offset = 0;
-    for pair in slabs.windows(2) {
-        let (other, slab) = (&pair[0], &pair[1]);
-        let offset = other_offset + other.runs.len() as u32;
-        for row in 0..ny {
-            cancel.check()?;
-            for earlier in connectivity.earlier_rows().iter().filter(|earlier| earlier.previous_slice) {
-                // Rows count as if the other slab's last slice were slice 0 and this slab's first were slice 1.
-                if let Some(other_row) = earlier.of(ny + row, ny) {
-                    let other_row = other.rows() - ny + other_row;
-                    Touch { slab, row, offset, other, other_row, other_offset }.unite(earlier.diagonal, parents);
+/// Unites the components of runs of two slabs.
+struct JoinSlabs<'a, 'f> {
+    below: &'a [u32],
+    above: &'a [u32],
+    bases: (u32, u32),
+    forest: Forest<'f>,
+}
+
+impl Join for JoinSlabs<'_, '_> {
+    #[inline(always)]
+    fn join(&mut self, own: u32, other: u32) {
+        let (own, other) = (self.below[own as usize], self.above[other as usize]);
+        self.forest.unite(self.bases.0 + own, self.bases.1 + other);
+    }
+}
+
+/// `measure` of the components of one slab.
+struct MeasureSlab<'a, M> {
+    slab: &'a Slab,
+    grid: &'a Grid,
+    measure: &'a M,
+    cancel: &'a Cancel,
+}
+
+impl<M: Measure> Work for MeasureSlab<'_, M> {
+    type Output = Result<Vec<M::Total>>;
+
+    #[inline(always)]
+    unsafe fn run<const WIDE: bool>(self) -> Self::Output {
+        let Self { slab, grid, measure, cancel } = self;
+        let mut totals = filled("the components of a slab", measure.nothing(), slab.count as usize)?;
+        for block in 0..slab.block_layers(grid) * grid.blocks {
+            let rows = slab.rows_of(grid, block);
+            for w in 0..grid.words {
+                poll(w, cancel)?;
+                let joined = rows.joined(w);
+                for (run, segment) in slab.segments(grid, block, w, joined) {
+                    let total = &mut totals[slab.components[run] as usize];
+                    for i in 0..rows.count {
+                        let (z, y) = (slab.first_slice + rows.z + i / rows.width, rows.y + i % rows.width);
+                        measure.add(total, &Part { z, y, word: w, bits: rows.rows[i][w] & segment });
+                    }
                 }
             }
         }
-        other_offset = offset;
+        Ok(totals)
     }
-    Ok(())
-}
-
-impl EarlierRow {
-    /// This earlier row's index for row `row` of slices with `ny` rows each, if it exists.
-    fn of(&self, row: usize, ny: usize) -> Option<usize> {
-        let y = (row % ny).checked_add_signed(self.dy).filter(|&y| y < ny)?;
-        let slice = (row / ny).checked_sub(usize::from(self.previous_slice))?;
-        Some(slice * ny + y)
-    }
-}
-
-/// Two rows whose runs may touch; an offset turns a slab's run index into one over `parents`.
-struct Touch<'a> {
-    slab: &'a Slab,
-    row: usize,
-    offset: u32,
-    other: &'a Slab,
-    other_row: usize,
-    other_offset: u32,
-}
-
-impl Touch<'_> {
-    fn unite(&self, diagonal: bool, parents: &mut [u32]) {
-        if diagonal { self.unite_runs::<true>(parents) } else { self.unite_runs::<false>(parents) }
-    }
-
-    fn unite_runs<const DIAGONAL: bool>(&self, parents: &mut [u32]) {
-        let (mine, others) = (self.slab.run_range(self.row), self.other.run_range(self.other_row));
-        let (first, other_first) = (self.offset + mine.start as u32, self.other_offset + others.start as u32);
-        let (a, b) = (&self.slab.runs[mine], &self.other.runs[others]);
-        let (mut i, mut j) = (0, 0);
-        while i < a.len() && j < b.len() {
-            // Runs of one row have a gap between them, so the one that ends first can touch nothing further on.
-            let touching = if DIAGONAL {
-                a[i].start <= b[j].end && b[j].start <= a[i].end
-            } else {
-                a[i].start < b[j].end && b[j].start < a[i].end
-            };
-            if touching {
-                unite(parents, first + i as u32, other_first + j as u32);
-            }
-            let mine_ends_first = a[i].end < b[j].end;
-            i += usize::from(mine_ends_first);
-            j += usize::from(!mine_ends_first);
-        }
-    }
-}
-
-/// The root of `run`, halving the path on the way.
-#[inline]
-fn root(parents: &mut [u32], mut run: u32) -> u32 {
-    loop {
-        let parent = parents[run as usize];
-        if parent == run {
-            return run;
-        }
-        let grandparent = parents[parent as usize];
-        parents[run as usize] = grandparent;
-        run = grandparent;
-    }
-}
-
-#[inline]
-fn unite(parents: &mut [u32], a: u32, b: u32) {
-    let (a, b) = (root(parents, a), root(parents, b));
-    parents[a.max(b) as usize] = a.min(b);
-}
-
-/// Turn parents into labels from 1, by first appearance; returns how many there are.
-///
-/// A parent never comes after its child, so when a run is met its parent holds its final label already.
-fn number_in_order(parents: &mut [u32], cancel: &Cancel) -> Result<u32> {
-    let mut count = 0;
-    for first in (0..parents.len()).step_by(POLL_RUNS) {
-        cancel.check()?;
-        for run in first..(first + POLL_RUNS).min(parents.len()) {
-            let parent = parents[run] as usize;
-            parents[run] = if parent == run {
-                count += 1;
-                count
-            } else {
-                parents[parent]
-            };
-        }
-    }
-    Ok(count)
 }

@@ -2,8 +2,10 @@
 
 use super::check::{same_length, unit_interval};
 use super::components::Components;
-use super::runs::Rows;
-use super::{Connectivity, Shape};
+use super::measure::Reaches;
+use super::relations::Plan;
+use super::source::AtLeast;
+use super::{Connectivity, Shape, painting};
 use crate::{Cancel, Error, Result};
 
 /// The mask of a hysteresis threshold.
@@ -31,15 +33,10 @@ pub fn hysteresis(
     check_thresholds(low, high)?;
     same_length("probability", probability.len(), shape)?;
     unit_interval("probability", probability, shape, cancel)?;
-    let nx = shape[2];
-    let rows = Thresholded { probability, row_length: nx, low };
-    let components = Components::of_rows(&rows, shape, connectivity, cancel)?;
-    // A fold without an early exit: the compiler turns it into vector compares.
-    let strong = |row: usize, run: super::runs::Run| {
-        probability[row * nx..][run.range()].iter().fold(false, |any, &p| any | (p >= high))
-    };
-    let keep = components.any_run(strong, cancel)?;
-    let mask = components.paint(|label| u8::from(keep[label as usize]), cancel)?;
+    let weak = AtLeast { probability, row_length: shape[2], threshold: low };
+    let components = Components::find(&weak, shape, Plan::of_mask(connectivity), cancel)?;
+    let keep = components.measure(&Reaches { probability, shape, threshold: high }, cancel)?;
+    let mask = painting::mask(&components, &keep, |_, kept| kept, cancel)?;
     let n_kept = keep.iter().filter(|&&kept| kept).count() as u32;
     Ok(Hysteresis { mask, n_components: components.count, n_kept })
 }
@@ -55,20 +52,4 @@ fn check_thresholds(low: f32, high: f32) -> Result<()> {
         return Err(Error::argument("low", format!("{low} with high = {high}"), "low <= high"));
     }
     Ok(())
-}
-
-struct Thresholded<'p> {
-    probability: &'p [f32],
-    row_length: usize,
-    low: f32,
-}
-
-impl Rows for Thresholded<'_> {
-    fn row<'a>(&'a self, index: usize, scratch: &'a mut [u8]) -> &'a [u8] {
-        let row = &self.probability[index * self.row_length..][..self.row_length];
-        for (byte, &p) in scratch.iter_mut().zip(row) {
-            *byte = u8::from(p >= self.low);
-        }
-        scratch
-    }
 }

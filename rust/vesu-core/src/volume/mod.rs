@@ -4,20 +4,32 @@
 //! Axes are (z, y, x), arrays C-contiguous. Labels and dust are exact; every kernel gives the same bits on any number
 //! of threads, because work is cut into slabs of a fixed number of slices and folded in order.
 
+mod bits;
 mod check;
 mod components;
 mod dust;
+mod forest;
 mod histogram;
+mod holes;
 mod hysteresis;
-mod runs;
+mod measure;
+mod meeting;
+mod painting;
+mod relations;
+mod slab;
 mod smooth;
+mod source;
+mod stats;
+mod wide;
 
 pub use check::voxel_count;
-pub use components::{component_sizes, connected_components};
-pub use dust::{Dust, remove_dust};
+pub use components::{component_sizes, connected_components, connected_components_multilabel};
+pub use dust::{Dust, DustRule, remove_dust};
 pub use histogram::{CLASSES, MAX_BINS, probability_histogram};
+pub use holes::{Filled, fill_holes};
 pub use hysteresis::{Hysteresis, hysteresis};
 pub use smooth::{MAX_RADIUS, smooth_z};
+pub use stats::{ComponentStats, component_stats};
 
 use crate::{Error, Result};
 
@@ -26,6 +38,9 @@ pub type Shape = [usize; 3];
 
 /// Slices in one slab, the unit of parallel work. Fixed, so that no result can depend on the number of threads.
 const SLAB_SLICES: usize = 16;
+
+/// Voxels, components or runs handled between two polls of the cancel token.
+const POLL: usize = 1 << 16;
 
 /// Which voxels of the 3x3x3 neighbourhood count as neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,33 +62,6 @@ impl TryFrom<i64> for Connectivity {
             18 => Ok(Self::Edges),
             26 => Ok(Self::Corners),
             other => Err(Error::argument("connectivity", other, "6, 18 or 26")),
-        }
-    }
-}
-
-/// A row that comes before the present one in C order and may hold neighbours of its voxels.
-struct EarlierRow {
-    /// In the previous slice, else in the same one.
-    previous_slice: bool,
-    dy: isize,
-    /// Whether voxels one step aside in x count as neighbours too.
-    diagonal: bool,
-}
-
-impl Connectivity {
-    fn earlier_rows(self) -> &'static [EarlierRow] {
-        const fn row(previous_slice: bool, dy: isize, diagonal: bool) -> EarlierRow {
-            EarlierRow { previous_slice, dy, diagonal }
-        }
-        const FACES: &[EarlierRow] = &[row(false, -1, false), row(true, 0, false)];
-        const EDGES: &[EarlierRow] =
-            &[row(false, -1, true), row(true, -1, false), row(true, 0, true), row(true, 1, false)];
-        const CORNERS: &[EarlierRow] =
-            &[row(false, -1, true), row(true, -1, true), row(true, 0, true), row(true, 1, true)];
-        match self {
-            Self::Faces => FACES,
-            Self::Edges => EDGES,
-            Self::Corners => CORNERS,
         }
     }
 }

@@ -65,7 +65,7 @@ proptest! {
     fn dust_removes_exactly_the_small((mask, shape) in mask_and_shape(), min_voxels in 0u64..20) { // R29
         let (labels, count) = flood(&mask, shape, Connectivity::Edges);
         let size = |label: u32| labels.iter().filter(|&&other| other == label).count() as u64;
-        let dust = remove_dust(&mask, shape, min_voxels, Connectivity::Edges, &Cancel::new()).unwrap();
+        let dust = remove_dust(&mask, shape, DustRule { min_voxels, ..DustRule::default() }, Connectivity::Edges, &Cancel::new()).unwrap();
         let keep: Vec<bool> = (0..=count).map(|label| label > 0 && size(label) >= min_voxels).collect();
         let expected: Vec<u8> = labels.iter().map(|&label| u8::from(keep[label as usize])).collect();
         prop_assert_eq!(dust.mask, expected);
@@ -99,7 +99,10 @@ fn a_set_token_stops_every_kernel() {
     let (mask, probability, shape) = (vec![1; 4096], vec![0.5; 4096], [16, 16, 16]);
     let connectivity = Connectivity::Corners;
     assert!(matches!(connected_components(&mask, shape, connectivity, &cancel), Err(Error::Cancelled)));
-    assert!(matches!(remove_dust(&mask, shape, 3, connectivity, &cancel), Err(Error::Cancelled)));
+    assert!(matches!(
+        remove_dust(&mask, shape, DustRule { min_voxels: 3, ..DustRule::default() }, connectivity, &cancel),
+        Err(Error::Cancelled)
+    ));
     assert!(matches!(hysteresis(&probability, shape, 0.1, 0.2, connectivity, &cancel), Err(Error::Cancelled)));
     assert!(matches!(smooth_z(&probability, shape, 1, &cancel), Err(Error::Cancelled)));
     assert!(matches!(probability_histogram(&probability, None, shape, 16, &cancel), Err(Error::Cancelled)));
