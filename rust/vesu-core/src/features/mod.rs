@@ -11,7 +11,7 @@ mod gaussian;
 mod memory;
 mod moments;
 mod plane;
-mod simd;
+pub(crate) mod simd;
 mod slab;
 mod spec;
 mod statistics;
