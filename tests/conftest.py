@@ -9,7 +9,7 @@ import vesu
 from vesu.data.phantom import write_dataset
 from vesu.run.pipeline import RunResult
 
-SMALL = ["sampling.voxels_per_volume=1500", "segment.min_voxels=30"]
+SMALL = ["sampling.voxels_per_volume=1500", "segment.dust.min_voxels=30"]
 """A mini run: fewer voxels; the grid and its iterations stay whole (R50)."""
 
 

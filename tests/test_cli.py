@@ -32,7 +32,7 @@ def test_help_explains(words: list[str], capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_run_from_the_command_line(dataset: Path, tmp_path: Path) -> None:
-    words = ["--set", "sampling.voxels_per_volume=1000", "--set", "segment.min_voxels=30"]
+    words = ["--set", "sampling.voxels_per_volume=1000", "--set", "segment.dust.min_voxels=30"]
     answer = call("run", dataset, "--out", tmp_path / "run", "--quiet", *words)
     assert answer.returncode == 0, answer.stderr
     assert "135 candidates x 120 iterations" in answer.stdout

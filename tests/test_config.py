@@ -1,11 +1,26 @@
 """Configuration: sources, refusals, and the client's floor."""
 
+import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from vesu.config import RunConfig, load_config
 from vesu.errors import ArgumentError, FileError
+from vesu.segmentation import (
+    DEFAULT_STEPS,
+    STEPS,
+    Closing,
+    Dust,
+    Fill,
+    SmoothZ,
+    Threshold,
+    ThresholdRule,
+    parameters,
+    step_from,
+    steps_from_tables,
+)
 
 
 def test_the_default_grid_is_the_clients() -> None:  # R11 R12
@@ -43,7 +58,24 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("nonsense", "section.key=value"),
         ("seed=1.5", "seed: got 1.5; accepted: int"),
         ("seed=true", "seed: got True"),
-        ("segment.connectivity=7", "segment.connectivity: got 7; accepted: 6, 18 or 26"),
+        ("segment.dust.connectivity=7", "segment.dust.connectivity: got 7; accepted: 6, 18 or 26"),
+        ("segment.dust.min_voxels=many", "segment.dust.min_voxels: got 'many'"),
+        ("segment.dust.size=7", "segment.dust.size: no such parameter; accepted: min_voxels"),
+        ("segment.dust=7", "segment.dust: got 7; accepted: a table of keys"),
+        ("segment.min_voxels=7", "configuration key: got segment.min_voxels; accepted: segment.steps"),
+        ("segment.steps=[]", "segment.steps: got 0 threshold steps"),
+        ("segment.steps=[3, 'threshold']", "segment.steps: got 3; accepted: steps named suppress"),
+        ("segment.steps=threshold,erosion", "segment.steps: got 'erosion'; accepted: steps named"),
+        ('segment.steps=["dust", "threshold"]', "segment.steps: got 'dust' before the threshold"),
+        ("segment.steps=3", "segment.steps: got 3; accepted: a list of"),
+        ("segment.threshold.rule.mode=otsu", "segment.threshold.rule.mode: got 'otsu'"),
+        ("segment.threshold.rule=3", "segment.threshold.rule: got int"),
+        ("segment.density_range=[0.2, 0.1]", "segment.density_range: got"),
+        ("segment.calibration.modes=[]", "segment.calibration.modes: got ()"),
+        ("segment.calibration.modes=[otsu]", "segment.calibration.modes"),
+        ("segment.calibration.low_factors=[0.0]", "segment.calibration.low_factors"),
+        ("segment.calibration.metric=iou", "segment.calibration.metric: got 'iou'"),
+        ("segment." * 3000 + "x=1", "nested too deeply"),
         ("sampling.validation_fraction=1", "validation_fraction"),
         ("features.scales=[]", "features.scales"),
         ("search=3", "a table of keys"),
@@ -67,6 +99,58 @@ def test_a_mistyped_environment_variable_is_refused() -> None:
         load_config(environment={"VESU_SEARCH_MAXITER": "200"})
     with pytest.raises(ArgumentError, match="VESU_SEEED"):
         load_config(environment={"VESU_SEEED": "3"})
+    with pytest.raises(ArgumentError, match=r"VESU_SEGMENT_DUST_SIZE; accepted: one of .*VESU_SEGMENT_DUST_MIN_VOXELS"):
+        load_config(environment={"VESU_SEGMENT_DUST_SIZE": "3"})
+
+
+LADDER = """
+[segment]
+steps = ["smooth_z", "threshold", {name = "dust", min_voxels = 100}, "closing", "dust"]
+[segment.dust]
+min_voxels = 1000
+[segment.closing]
+radius = [2, 1, 1]
+[segment.fill]
+connectivity = 26
+[segment.calibration]
+low_factors = []
+"""
+
+
+def test_a_ladder_is_read_from_a_file(tmp_path: Path) -> None:  # R29
+    (tmp_path / "vesu.toml").write_text(LADDER)
+    segment = load_config(tmp_path / "vesu.toml", environment={}).segment
+    assert segment.steps == (SmoothZ(), Threshold(), Dust(100), Closing((2, 1, 1)), Dust(1000))  # fill is off
+    assert segment.calibration.low_factors == ()
+    assert segment.ladder.steps == segment.steps
+
+
+def test_later_sources_change_only_the_keys_they_name(tmp_path: Path) -> None:
+    (tmp_path / "vesu.toml").write_text(LADDER)
+    environment = {
+        "VESU_SEGMENT_DUST_CONNECTIVITY": "6",
+        "VESU_SEGMENT_STEPS": "threshold, dust, fill",
+        "VESU_SEGMENT_THRESHOLD_RULE_VALUE": "0.9",
+        "VESU_SEGMENT_DUST_KEEP_LARGEST": "none",
+    }
+    segment = load_config(
+        tmp_path / "vesu.toml", overrides=["segment.dust.min_voxels=9"], environment=environment
+    ).segment
+    assert segment.steps == (Threshold(ThresholdRule(value=0.9)), Dust(9, 6), Fill(26))
+
+
+def test_a_table_alone_changes_the_default_ladder() -> None:
+    changed = load_config(overrides=["segment.dust.min_voxels=9"], environment={}).segment.steps
+    assert [step.name for step in changed] == [step.name for step in DEFAULT_STEPS]
+    assert [step for step in changed if step.name == "dust"] == [Dust(9)]
+    assert load_config(environment={}).segment.steps == DEFAULT_STEPS
+
+
+def test_the_printed_ladder_is_its_own_source() -> None:
+    segment = load_config(overrides=["segment.steps=threshold,closing,dust"], environment={}).segment
+    printed = json.loads(json.dumps(RunConfig(segment=segment).to_json()))["segment"]
+    assert steps_from_tables(printed["steps"], {}) == segment.steps
+    assert [entry["name"] for entry in printed["steps"]] == ["threshold", "closing", "dust"]
 
 
 def test_a_bad_file_is_named(tmp_path: Path) -> None:
@@ -81,8 +165,23 @@ def test_a_bad_file_is_named(tmp_path: Path) -> None:
 def test_the_documentation_lists_every_key_with_its_default() -> None:
     text = (Path(__file__).resolve().parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
     values = RunConfig().to_json()
-    sections = {key: value for key, value in values.items() if isinstance(value, dict)}
-    for name, value in [item for table in (values, *sections.values()) for item in table.items()]:
-        if not isinstance(value, dict):
-            row = f"| `{name}` | `{'none' if value is None else value}` | "
-            assert row in text and f"{row}|" not in text, name
+    sections = [value for value in values.values() if isinstance(value, dict)]
+    sections.append(values["segment"]["calibration"])
+    for name, value in [item for table in (values, *sections) for item in table.items()]:
+        if isinstance(value, dict):
+            continue
+        shown = tuple(step.name for step in DEFAULT_STEPS) if name == "steps" else value
+        row = f"| `{name}` | `{'none' if shown is None else shown}` | "
+        assert row in text and f"{row}|" not in text, name
+
+
+def test_the_documentation_lists_every_parameter_of_every_step() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rule = ThresholdRule()
+    rows = {("threshold", f"rule.{each.name}"): getattr(rule, each.name) for each in fields(rule)}
+    for name in STEPS:
+        step = step_from(name)
+        rows |= {(name, key): getattr(step, key) for key in parameters(type(step)) if key != "rule"}
+    for (name, key), value in rows.items():
+        row = f"| `{name}.{key}` | `{'none' if value is None else value}` | "
+        assert row in text and f"{row}|" not in text, (name, key)

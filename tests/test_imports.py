@@ -13,16 +13,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "python" / "vesu"
 BESIDE = {"errors", "config", "_core"}
 MAY_IMPORT = {
     "errors": set(),
-    "config": {"errors"},
+    "config": {"errors", "segmentation"},
     "ledger": BESIDE,
     "volume": BESIDE,
     "data": BESIDE,
     "features": BESIDE | {"data"},
     "grid_search": BESIDE | {"data"},
-    "calibration": BESIDE | {"volume"},
+    "calibration": BESIDE | {"volume", "segmentation"},
     "reliability": BESIDE,
-    "segmentation": BESIDE | {"volume", "calibration"},
-    "baselines": BESIDE | {"calibration", "segmentation"},
+    "segmentation": (BESIDE - {"config"}) | {"volume"},
+    "baselines": BESIDE | {"segmentation"},
     "submission": BESIDE | {"data"},
     "report": BESIDE | {"ledger", "data"},
 }

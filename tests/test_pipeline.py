@@ -83,6 +83,22 @@ def test_density_diagnostics_are_those_of_the_mask(finished: RunResult, dataset:
         assert entry["thresholds"]["low"] <= entry["thresholds"]["high"]
 
 
+def test_each_step_of_the_ladder_is_reported_and_reproducible(finished: RunResult, dataset: Path) -> None:  # R29, R30
+    model = vesu.SurfaceModel.load(finished.folder)
+    for test in vesu.discover(dataset).tests:
+        entry = json.loads((finished.folder / "segment" / f"{test.volume_id}.json").read_text())
+        volume = vesu.read_volume(test.image)
+        again = vesu.segment(model.predict(volume).probability, model.segment_config, topology=True)
+        assert entry["steps"] == [step.to_json() for step in again.steps]
+        with np.load(finished.folder / "segment" / f"{test.volume_id}_steps.npz", allow_pickle=False) as stored:
+            assert int(stored["index"]) == 24
+            np.testing.assert_array_equal(stored["volume"], volume[24])
+            np.testing.assert_array_equal(stored["masks"][-1], again.mask[24])
+            assert len(stored["masks"]) == len(again.steps) + 1
+    seconds = [event["step_seconds"] for event in events(finished, "VOLUME_SEGMENTED")]
+    assert [[name for name, _ in each] for each in seconds] == [["smooth_z", "threshold", "dust"]] * 2
+
+
 def test_the_saved_model_gives_the_masks_of_the_run(finished: RunResult, dataset: Path) -> None:
     model = vesu.SurfaceModel.load(finished.folder)
     for test in vesu.discover(dataset).tests:

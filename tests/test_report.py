@@ -13,6 +13,7 @@ from make_run_folder import Spec, make_run_folder
 from report_page import Page, edit, light_fixture, made_fixture, page_fixture, run_fixture  # noqa: F401 (found by name)
 from vesu.report import write_report
 from vesu.report.pictures import make_gallery
+from vesu.report.steps import ADDED, KEPT, REMOVED, StepSlices, draw_steps, step_picture
 from vesu.report.training import read_events
 from vesu.report.views import View
 
@@ -51,7 +52,7 @@ def test_outcome_evidence_and_baselines_are_told(made: Path, page: Page) -> None
 
 def test_every_volume_is_pictured_in_three_axes(page: Page) -> None:  # R30, item 10
     images = page.all("img")
-    assert len(images) == 2 * 3 * 4
+    assert len(images) == 2 * (3 * 4 + 3)  # and a picture for each step
     for image in images:
         assert (image["src"] or "").startswith("data:image/jpeg;base64,")
         assert len(image["alt"] or "") > 20
@@ -60,6 +61,44 @@ def test_every_volume_is_pictured_in_three_axes(page: Page) -> None:  # R30, ite
     charts = [svg for svg in page.all("svg") if svg.get("role") == "img"]
     assert len(charts) == 2 + 5 + 2  # density of two volumes; heat map, three training charts, phases; calibration
     assert all(len(chart["aria-label"] or "") > 30 for chart in charts)
+
+
+def test_what_each_step_changed_is_told_and_pictured(made: Path, page: Page) -> None:  # R29, R30
+    entry = json.loads((made / "segment" / "1407735.json").read_text())
+    text = re.sub(" +", " ", page.text)
+    assert "What each step changed" in text
+    alts = [image["alt"] or "" for image in page.all("img") if (image["alt"] or "").startswith("Step ")]
+    with np.load(made / "segment" / "1407735_steps.npz") as stored:
+        masks = stored["masks"].astype(np.int8)
+    for number, step in enumerate(entry["steps"]):
+        keys = ("voxels_after", "voxels_added", "voxels_removed", "components", "tunnels", "cavities")
+        row = " ".join(f"{step[key]:,}".replace(",", "\u202f") for key in keys)
+        assert f"{step['name'].replace('_', ' ').capitalize()} {row}" in text
+        change = masks[number + 1] - masks[number]
+        counts = f"{(change == 1).sum()} voxels added, {(change == -1).sum()} removed" if change.any() else "no change"
+        assert any(alt.endswith(f"in volume 1407735, slice z = 24: {counts}") for alt in alts)
+
+
+def test_the_colours_of_a_step_are_its_changes() -> None:  # R29
+    masks = np.zeros((2, 4, 5), bool)
+    masks[:, 0], masks[1, 1], masks[0, 2] = True, True, True
+    slices = StepSlices(3, np.zeros((4, 5), np.uint8), masks)
+    ((panel,),) = draw_steps([("a", ["Dust"], slices)])
+    assert panel.title == "1. Dust: 5 voxels added, 5 removed"
+    picture = step_picture(slices, 0)
+    for row, colour in enumerate((KEPT, ADDED, REMOVED)):
+        assert np.all(picture[row] == colour)
+    assert np.all(picture[3] == picture[3, 0, 0])  # the CT, grey
+
+
+def test_steps_without_names_or_slices_are_not_invented(run: Path) -> None:  # R54
+    edit(run / "segment" / "1407735.json", lambda v: v.update(steps=[{}]))
+    text = Page(write_report(run)).text
+    assert "step 3: " in text and "1. (no name): " in text
+    (run / "segment" / "1407735_steps.npz").unlink()
+    edit(run / "segment" / "1407735.json", lambda v: v.pop("steps") and None)
+    text = Page(write_report(run)).text
+    assert "Segmentation steps: not recorded" in text and "Pictures of the steps: not recorded" in text
 
 
 def test_the_full_leaderboard_is_there(made: Path, page: Page) -> None:  # R13
@@ -187,12 +226,15 @@ def test_many_volumes_keep_the_page_small(tmp_path: Path) -> None:
         noise[f"{axis}_volume"] = rng.integers(0, 256, (320, 320), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, **noise)
-    for path in sorted((folder / "segment").glob("*.npz")):
+    for path in sorted((folder / "segment").glob("*_views.npz")):
         path.write_bytes(buffer.getvalue())
+    steps = {"index": np.int64(160), "volume": noise["z_volume"], "masks": rng.integers(0, 2, (4, 320, 320), np.uint8)}
+    for path in sorted((folder / "segment").glob("*_steps.npz")):
+        np.savez(path, **steps)
     out = write_report(folder)
     page = Page(out)
     assert out.stat().st_size < 10e6  # the worst case: nothing but noise
-    assert len(page.all("img")) == 12 * 3 * 4
+    assert len(page.all("img")) == 12 * (3 * 4 + 3)
     assert "Pictures of the first 12 of 20 volumes" in page.text and "of their size" in page.text
     assert all(str(1407735 + 7919 * number) in page.text for number in range(20))
 

@@ -148,12 +148,42 @@ def test_a_bad_array_names_file_and_array(run: Path, case: str) -> None:
         write_report(run)
 
 
+BAD_STEPS: dict[str, tuple[str, Any]] = {
+    "no index": ("index", None),
+    "vector index": ("index", np.arange(2)),
+    "volume of three axes": ("volume", np.zeros((2, 3, 4))),
+    "empty volume": ("volume", np.zeros((0, 4))),
+    "masks of another shape": ("masks", np.zeros((4, 3, 3), np.uint8)),
+    "one mask": ("masks", np.zeros((1, 20, 24), np.uint8)),
+    "too many masks": ("masks", np.zeros((40, 20, 24), np.uint8)),
+    "masks of two axes": ("masks", np.zeros((20, 24), np.uint8)),
+    "float masks": ("masks", np.zeros((4, 20, 24))),
+    "objects": ("masks", np.array([[[None]]])),
+}
+
+
+@pytest.mark.parametrize("case", BAD_STEPS)
+def test_a_bad_array_of_steps_names_file_and_array(run: Path, case: str) -> None:  # R29, R54
+    name, array = BAD_STEPS[case]
+    path = run / "segment" / "1407735_steps.npz"
+    with np.load(path) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    if array is None:
+        del arrays[name]
+    else:
+        arrays[name] = array
+    np.savez(path, **arrays)
+    with pytest.raises(FormatError, match=rf"1407735_steps\.npz: {name}"):
+        write_report(run)
+
+
+@pytest.mark.parametrize("stem", ["views", "steps"])
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
-def test_a_truncated_npz_is_named(run: Path, keep: float) -> None:
-    path = run / "segment" / "1407735_views.npz"
+def test_a_truncated_npz_is_named(run: Path, keep: float, stem: str) -> None:
+    path = run / "segment" / f"1407735_{stem}.npz"
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
-    with pytest.raises(FormatError, match=r"1407735_views\.npz"):
+    with pytest.raises(FormatError, match=rf"1407735_{stem}\.npz"):
         write_report(run)
 
 

@@ -1,6 +1,6 @@
-"""From probability to mask: steps, reports, diagnostics, confusion."""
+"""From probability to mask: the ladder, its reports, diagnostics, confusion."""
 
-import dataclasses
+import itertools
 import json
 from typing import Any
 
@@ -13,9 +13,28 @@ from sklearn.metrics import fbeta_score, jaccard_score, precision_score, recall_
 
 import reference_volume as reference
 from vesu import volume
-from vesu.calibration import ThresholdRule
+from vesu.config import RunConfig
 from vesu.errors import ArgumentError
-from vesu.segmentation import Confusion, SegmentConfig, confusion, segment
+from vesu.segmentation import (
+    DEFAULT_STEPS,
+    Closing,
+    Confusion,
+    Dust,
+    Fill,
+    Median,
+    Opening,
+    Patch,
+    Plug,
+    SegmentConfig,
+    SmoothZ,
+    Step,
+    StepReport,
+    Suppress,
+    Threshold,
+    ThresholdRule,
+    confusion,
+    segment,
+)
 
 
 def sheets(seed: int = 0) -> NDArray[np.float32]:
@@ -26,15 +45,14 @@ def sheets(seed: int = 0) -> NDArray[np.float32]:
     return p
 
 
-# ---- the steps ----
+# ---- the default ladder ----
 
 
 @pytest.mark.parametrize("connectivity", [6, 18, 26])
 @pytest.mark.parametrize("rule", [ThresholdRule(), ThresholdRule("ratio", 0.6, 0.7), ThresholdRule("fixed", 0.5, 0.5)])
 def test_segment_is_its_steps_in_order(connectivity: int, rule: ThresholdRule) -> None:  # R28, R29
     p = sheets()
-    config = SegmentConfig(smooth_z_radius=2, rule=rule, connectivity=connectivity, min_voxels=30)
-    found = segment(p, config)
+    found = segment(p, SegmentConfig((SmoothZ(2), Threshold(rule, connectivity), Dust(30, connectivity))))
     smooth = volume.smooth_z(p, 2)
     np.testing.assert_allclose(smooth, reference.smooth_z(p, 2), rtol=1e-5)
     thresholds = rule.thresholds(smooth)
@@ -43,25 +61,32 @@ def test_segment_is_its_steps_in_order(connectivity: int, rule: ThresholdRule) -
     assert found.thresholds == thresholds
     assert found.mask.dtype == np.uint8
     assert np.array_equal(found.mask, expected)
-    assert [step.name for step in found.steps] == ["smooth_z", "threshold", "hysteresis", "dust"]
-    smoothing, threshold, hysteresis, dust = found.steps
-    strong = int(np.count_nonzero(smooth >= np.float32(thresholds.high)))
-    assert (smoothing.voxels_before, smoothing.voxels_after) == (np.count_nonzero(p >= thresholds.high), strong)
-    assert (threshold.voxels_before, threshold.voxels_after) == (p.size, strong)
-    assert (hysteresis.voxels_before, hysteresis.voxels_after) == (strong, weak.sum())
+    assert [step.name for step in found.steps] == ["smooth_z", "threshold", "dust"]
+    smoothing, threshold, dust = found.steps
+    raw, strong = p >= np.float32(thresholds.high), smooth >= np.float32(thresholds.high)
+    assert (smoothing.voxels_before, smoothing.voxels_after) == (raw.sum(), strong.sum())
+    assert (smoothing.voxels_added, smoothing.voxels_removed) == ((strong & ~raw).sum(), (raw & ~strong).sum())
+    assert smoothing.voxels_added + smoothing.voxels_removed > 0
+    assert (threshold.voxels_before, threshold.voxels_after) == (strong.sum(), weak.sum())
+    assert (threshold.voxels_added, threshold.voxels_removed) == (weak.sum() - strong.sum(), 0)
     assert (dust.voxels_before, dust.voxels_after) == (weak.sum(), expected.sum())
-    assert dust.detail["components"] == reference.labels(weak, connectivity)[1] == hysteresis.detail["components_kept"]
+    assert (dust.voxels_added, dust.voxels_removed) == (0, weak.sum() - expected.sum())
+    assert dust.detail["components"] == reference.labels(weak, connectivity)[1] == threshold.detail["components_kept"]
     assert dust.detail["components_kept"] == reference.labels(expected, connectivity)[1]
     assert all(step.seconds >= 0 for step in found.steps)
 
 
-def test_steps_that_are_switched_off_change_nothing() -> None:  # R29
+def test_the_default_ladder_stands_in_one_place() -> None:  # R29
+    assert SegmentConfig().steps == DEFAULT_STEPS == RunConfig().segment.steps
+    assert np.array_equal(segment(sheets()).mask, segment(sheets(), SegmentConfig(DEFAULT_STEPS)).mask)
+
+
+def test_a_plain_threshold_is_a_ladder_too() -> None:  # R29
     p = sheets()
-    config = SegmentConfig(smooth_z_radius=0, rule=ThresholdRule("fixed", 0.5), min_voxels=0, hysteresis=False)
-    found = segment(p, config)
+    found = segment(p, SegmentConfig((Threshold(ThresholdRule("fixed", 0.5, low_factor=1.0)),)))
     assert np.array_equal(found.mask, p >= np.float32(0.5))
     assert found.thresholds.low == found.thresholds.high == 0.5
-    assert [step.name for step in found.steps] == ["smooth_z", "threshold", "dust"]
+    assert [(step.name, step.voxels_added, step.voxels_removed) for step in found.steps] == [("threshold", 0, 0)]
 
 
 def test_the_input_is_left_alone_and_may_be_read_only_or_strided() -> None:
@@ -76,7 +101,8 @@ def test_the_input_is_left_alone_and_may_be_read_only_or_strided() -> None:
 
 def test_any_number_of_threads_gives_the_same_mask() -> None:
     p = sheets()
-    assert len({segment(p, n_threads=n).mask.tobytes() for n in (1, 2, 3, 8)}) == 1
+    config = SegmentConfig(ALL_STEPS)
+    assert len({segment(p, config, uncertainty=p / 8, n_threads=n).mask.tobytes() for n in (1, 2, 3, 8)}) == 1
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
@@ -102,27 +128,148 @@ def test_a_bad_array_is_named(p: NDArray[Any]) -> None:
         segment(p)
 
 
+# ---- any ladder ----
+
+ALL_STEPS: tuple[Step, ...] = (
+    Suppress(0.5),
+    SmoothZ(1),
+    Median(),
+    Threshold(),
+    Dust(20, 6),
+    Median(),
+    Opening((0, 1, 1), "box"),
+    Closing((2, 1, 1)),
+    Plug(),
+    Patch(),
+    Fill(),
+    Dust(50, keep_largest=3, spare_border=True),
+)
+
+
+def test_every_step_is_the_kernel_it_names() -> None:  # R29
+    p, u = sheets(), sheets(1) / 4
+    masks: list[NDArray[np.uint8]] = []
+    found = segment(
+        p, SegmentConfig(ALL_STEPS), uncertainty=u, on_step=lambda report, before, after: masks.append(after)
+    )
+    q = volume.median(volume.smooth_z(np.maximum(p - np.float32(0.5) * u, 0), 1))
+    thresholds = ThresholdRule().thresholds(q)
+    expected = [volume.hysteresis(q, thresholds.low, thresholds.high)]
+    expected.append(volume.remove_dust(expected[-1], 20, 6))
+    expected.append(volume.median(expected[-1]))
+    expected.append(volume.opening(expected[-1], (0, 1, 1), "box"))
+    expected.append(volume.closing(expected[-1], (2, 1, 1), "ball"))
+    expected.append(volume.plug_holes(expected[-1]))
+    expected.append(volume.patch_sheets_counted(expected[-1])[0])
+    expected.append(volume.fill_holes_counted(expected[-1])[0])
+    expected.append(volume.remove_dust_counted(expected[-1], 50, keep_largest=3, spare_border=True)[0])
+    assert found.thresholds == thresholds
+    assert [step.name for step in found.steps] == [step.name for step in ALL_STEPS]
+    for name, mask, wanted in zip((step.name for step in ALL_STEPS[3:]), masks[3:], expected, strict=True):
+        assert np.array_equal(mask, wanted), name
+    assert np.array_equal(found.mask, expected[-1])
+
+
+def test_the_reports_chain_and_the_observer_sees_what_they_count() -> None:  # R30
+    seen: list[tuple[StepReport, NDArray[np.uint8], NDArray[np.uint8]]] = []
+    p = sheets()
+    found = segment(p, SegmentConfig(ALL_STEPS), uncertainty=p / 8, on_step=lambda *each: seen.append(each))
+    assert tuple(report for report, _, _ in seen) == found.steps
+    assert np.array_equal(seen[0][1], p >= np.float32(found.thresholds.high))
+    for (_, _, left), (_, came, _) in itertools.pairwise(seen):
+        assert left is came
+    for report, before, after in seen:
+        assert before.dtype == after.dtype == np.uint8
+        assert (report.voxels_before, report.voxels_after) == (before.sum(), after.sum())
+        assert report.voxels_added == np.sum((after != 0) & (before == 0))
+        assert report.voxels_removed == np.sum((after == 0) & (before != 0))
+
+
+def test_the_same_step_may_come_twice_each_with_its_own_parameters() -> None:  # R29
+    p = sheets()
+    steps = (Threshold(), Dust(5), Closing(1), Dust(400))
+    found = segment(p, SegmentConfig(steps))
+    mask = volume.hysteresis(p, found.thresholds.low, found.thresholds.high)
+    expected = volume.remove_dust(volume.closing(volume.remove_dust(mask, 5), 1), 400)
+    assert np.array_equal(found.mask, expected) and expected.any()
+    assert found.steps[1].voxels_removed > 0 and found.steps[3].voxels_removed > 0
+
+
+def test_topology_is_counted_where_asked_for() -> None:  # R30
+    p = np.full((9, 12, 12), 0.1, np.float32)
+    p[2:5, 2:7, 2:7] = 0.9
+    p[3, 4, 4] = 0.1  # a cavity
+    p[:, 9, 9] = 0.9
+    config = SegmentConfig((Threshold(ThresholdRule("fixed", 0.5)), Fill()))
+    before, after = segment(p, config, topology=True).steps
+    assert (before.components, before.tunnels, before.cavities) == (2, 0, 1)
+    assert (after.components, after.tunnels, after.cavities, after.voxels_added) == (2, 0, 0, 1)
+    for step in segment(p, config).steps:
+        assert (step.components, step.tunnels, step.cavities) == (None, None, None)
+
+
+def test_the_report_of_a_step_as_json_holds_no_seconds() -> None:  # R09: the same volume gives the same entry
+    first, second = (segment(sheets(), topology=True).steps for _ in range(2))
+    assert [step.to_json() for step in first] == [step.to_json() for step in second]
+    assert all("seconds" not in step.to_json() for step in first)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 9), (7, 1, 3)])
+@pytest.mark.parametrize("value", [0.0, 0.9])
+def test_every_step_takes_odd_volumes(shape: tuple[int, int, int], value: float) -> None:
+    p = np.full(shape, value, np.float32)
+    steps = tuple(Threshold(ThresholdRule("fixed", 0.5)) if isinstance(s, Threshold) else s for s in ALL_STEPS)
+    found = segment(p, SegmentConfig(steps), uncertainty=np.zeros_like(p), topology=True)
+    assert found.mask.shape == shape and set(np.unique(found.mask)) <= {0, 1}
+
+
+# ---- suppression by uncertainty ----
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.floats(0, 10))
+def test_suppression_is_bounded_and_monotone(seed: int, strength: float) -> None:  # R29
+    rng = np.random.default_rng(seed)
+    p, u = rng.random((2, 3, 4, 5), dtype=np.float32)
+    lowered, detail = Suppress(strength).apply(p, uncertainty=u)
+    assert lowered.dtype == np.float32 and detail == {"strength": strength}
+    assert np.all((lowered >= 0) & (lowered <= p))
+    np.testing.assert_allclose(lowered, np.maximum(p.astype(np.float64) - strength * u, 0), atol=1e-5)
+    more, _ = Suppress(strength).apply(p, uncertainty=np.minimum(u * np.float32(1.5), 1))
+    surer, _ = Suppress(strength).apply(np.minimum(p + np.float32(0.1), 1), uncertainty=u)
+    assert np.all(more <= lowered) and np.all(surer >= lowered)
+    assert np.array_equal(Suppress(strength).apply(p, uncertainty=np.zeros_like(u))[0], p)
+
+
+def test_suppression_takes_out_what_the_ensemble_disagrees_on() -> None:  # R29
+    p = np.full((6, 12, 12), 0.05, np.float32)
+    p[:, 3] = p[:, 8] = 0.8
+    u = np.zeros_like(p)
+    u[:, 8] = 0.4  # as likely as the other sheet, but the members differ
+    steps = (Suppress(1.0), Threshold(ThresholdRule("fixed", 0.6, 1.0)))
+    found = segment(p, SegmentConfig(steps), uncertainty=u)
+    assert found.mask[:, 3].all() and found.mask.sum() == found.mask[:, 3].sum()
+    assert found.steps[0].voxels_removed == 6 * 12
+    assert segment(p, SegmentConfig(steps[1:]), uncertainty=u).mask[:, 8].all()
+
+
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("uncertainty", "message"),
     [
-        ({"connectivity": 7}, "connectivity"),
-        ({"min_voxels": -1}, "min_voxels"),
-        ({"min_voxels": 2.5}, "min_voxels"),
-        ({"smooth_z_radius": -1}, "smooth_z_radius"),
-        ({"rule": "quantile"}, "rule"),
-        ({"density_range": (0.5, 0.1)}, "density_range"),
-        ({"density_range": (0.5,)}, "density_range"),
+        (None, "uncertainty: got none"),
+        (np.zeros((2, 3, 4)), "uncertainty: got float64"),
+        (np.zeros((2, 3, 5), np.float32), r"uncertainty: got float32 of shape \(2, 3, 5\)"),
+        (np.full((2, 3, 4), np.nan, np.float32), "uncertainty: got values from nan"),
+        (np.full((2, 3, 4), -0.1, np.float32), "uncertainty: got values from -0.1"),
+        (np.full((2, 3, 4), 1.5, np.float32), "uncertainty: got values from 1.5"),
+        ([0.1], "uncertainty: got list"),
     ],
 )
-def test_bad_settings_are_named(arguments: dict[str, Any], named: str) -> None:
-    with pytest.raises(ArgumentError, match=rf"{named}: got .*; accepted"):
-        SegmentConfig(**arguments)
-
-
-def test_settings_survive_json() -> None:
-    config = SegmentConfig(rule=ThresholdRule("ratio", 0.5, 0.9), min_voxels=7)
-    read = json.loads(json.dumps(dataclasses.asdict(config)))
-    assert SegmentConfig(**{**read, "rule": ThresholdRule(**read["rule"])}) == config
+def test_a_bad_uncertainty_is_named(uncertainty: Any, message: str) -> None:  # R29
+    p = np.zeros((2, 3, 4), np.float32)
+    with pytest.raises(ArgumentError, match=message):
+        segment(p, SegmentConfig((Suppress(), Threshold())), uncertainty=uncertainty)
+    segment(p, SegmentConfig((Threshold(),)), uncertainty=uncertainty)  # nothing looks at it
 
 
 # ---- diagnostics ----
@@ -146,13 +293,12 @@ def test_diagnostics_describe_the_mask_and_the_probabilities() -> None:  # R30
 def test_the_density_warns_and_never_changes_the_mask(share: float, side: str | None) -> None:  # R28, R30
     p = np.zeros((10, 10, 10), np.float32)
     p.ravel()[: int(share * 1000)] = 0.9
-    rule = ThresholdRule("fixed", 0.5)
-    found = segment(p, SegmentConfig(smooth_z_radius=0, rule=rule, min_voxels=0))
+    steps = (Threshold(ThresholdRule("fixed", 0.5)),)
+    found = segment(p, SegmentConfig(steps))
     assert found.mask.sum() == int(share * 1000)
     warning = found.diagnostics.density_warning
     assert warning is None if side is None else warning is not None and side in warning
-    wide = SegmentConfig(smooth_z_radius=0, rule=rule, min_voxels=0, density_range=(0, 1))
-    assert segment(p, wide).diagnostics.density_warning is None
+    assert segment(p, SegmentConfig(steps, density_range=(0, 1))).diagnostics.density_warning is None
 
 
 # ---- confusion ----

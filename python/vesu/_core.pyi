@@ -227,6 +227,7 @@ def betti_matching_octants(
     label: NDArray[np.uint8] | NDArray[np.bool_],
     n_threads: int | None = None,
 ) -> NDArray[np.int64]: ...
+
 # ---- distance ----
 def distance_transform(
     mask: NDArray[np.uint8] | NDArray[np.bool_],

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vesu import _core
-from vesu.calibration import ThresholdRule
 from vesu.config import NX46Config, NX47Config
 from vesu.errors import ArgumentError
-from vesu.segmentation import Segmentation, SegmentConfig
+from vesu.segmentation import Segmentation, SegmentConfig, Threshold, ThresholdRule
 from vesu.segmentation import segment as apply_steps
 
-__all__ = ["PIPELINES", "Baseline", "cut", "nx46_score", "nx47_mask", "nx47_score", "score", "segment"]
+__all__ = ["PIPELINES", "Baseline", "ladder", "nx46_score", "nx47_mask", "nx47_score", "score", "segment"]
 
 Baseline: TypeAlias = Literal["nx46", "nx47"]
 
@@ -257,40 +256,33 @@ def segment(
     >>> found.mask.shape, 0.01 < found.diagnostics.ink_ratio_global <= 0.015
     ((16, 32, 32), True)
     """
-    return cut(score(volume, pipeline, config, n_threads=n_threads), pipeline, config, n_threads=n_threads)
+    steps = ladder(pipeline, config)
+    return apply_steps(score(volume, pipeline, config, n_threads=n_threads), steps, n_threads=n_threads)
 
 
-def cut(
-    score: NDArray[np.float32],
-    pipeline: Baseline = "nx46",
-    config: NX46Config | NX47Config | None = None,
-    *,
-    n_threads: int | None = None,
-) -> Segmentation:
-    """The second half of :func:`segment`, for whoever also wants the first: from the score to the mask.
+def ladder(pipeline: Baseline = "nx46", config: NX46Config | NX47Config | None = None) -> SegmentConfig:
+    """How a baseline's :func:`score` is cut: its own threshold, and no other step.
 
     Parameters
     ----------
-    score : ndarray of float32, shape (z, y, x)
-        From :func:`score`.
-    pipeline, config, n_threads
+    pipeline, config
         As in :func:`segment`.
 
     Returns
     -------
-    Segmentation
+    SegmentConfig
+        For :func:`vesu.segment`; with more steps, the comparison that the history never made.
 
     Raises
     ------
     ArgumentError
-        As in :func:`segment`; a score outside [0, 1].
+        As in :func:`segment`.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from vesu.baselines import cut
-    >>> cut(np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 2, 2), "nx47").mask.ravel()
-    array([0, 0, 0, 0, 1, 1, 1, 1], dtype=uint8)
+    >>> from vesu.baselines import ladder
+    >>> ladder("nx46").threshold.rule.value
+    0.985
     """
     kind = _class_of(pipeline)
     settings = _checked(pipeline, config, kind)
@@ -298,8 +290,7 @@ def cut(
         rule = ThresholdRule("quantile", settings.threshold_quantile, low_factor=1.0)
     else:
         rule = ThresholdRule("fixed", settings.blend_threshold, low_factor=1.0)
-    threshold_only = SegmentConfig(smooth_z_radius=0, rule=rule, min_voxels=0, hysteresis=False)
-    return apply_steps(score, threshold_only, n_threads=n_threads)
+    return SegmentConfig((Threshold(rule),))
 
 
 def _class_of(pipeline: str) -> type[NX46Config] | type[NX47Config]:

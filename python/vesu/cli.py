@@ -246,7 +246,8 @@ def _by_model(arguments: Arguments) -> "tuple[NDArray[np.float32], Segmentation]
     _check_outputs(arguments.volume, arguments.out, arguments.probability)
     model = SurfaceModel.load(arguments.model)
     prediction = model.predict(read_volume(arguments.volume))
-    return prediction.probability, segment(prediction.probability, model.segment_config)
+    result = segment(prediction.probability, model.segment_config, uncertainty=prediction.uncertainty)
+    return prediction.probability, result
 
 
 def _by_scorer(arguments: Arguments) -> "tuple[NDArray[np.float32], Segmentation]":

@@ -8,14 +8,17 @@ import dataclasses
 import math
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from vesu.errors import ArgumentError, FileError
+from vesu.segmentation import DEFAULT_STEPS, DENSITY_RANGE, STEPS, SegmentConfig, Step, parameters, steps_from_tables
+from vesu.segmentation.threshold import Mode, ThresholdRule
 
 __all__ = [
+    "CalibrationSettings",
     "FeatureConfig",
     "NX46Config",
     "NX47Config",
@@ -156,22 +159,45 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
-class SegmentSettings:
-    """From probability to mask (R28, R29)."""
+class CalibrationSettings:
+    """How the threshold is fitted on the validation volumes (R28)."""
 
-    smooth_z_radius: int = 1
-    """Moving mean of the probability over this many slices on either side."""
-    connectivity: int = 26
-    """Neighbourhood of components: 6, 18 or 26."""
-    min_voxels: int = 200
-    """Components strictly smaller are dust."""
-    hysteresis: bool = True
-    """Keep what passes the low threshold only where it touches what passes the high one."""
+    fit: bool = True
+    """Fit the threshold's rule; false keeps the rule of [segment.threshold.rule] as it stands."""
+    modes: tuple[Mode, ...] = ("quantile", "ratio", "fixed")
+    """Modes to try; of those as good as the best, the first one listed wins."""
+    low_factors: tuple[float, ...] = (0.85, 0.7, 0.5)
+    """Hysteresis to try: the low threshold over the high one; none of them ([]) is a plain threshold."""
+    metric: Literal["f_beta", "f1"] = "f_beta"
+    """What is maximised: F-beta with beta 0.5, or F1."""
 
     def __post_init__(self) -> None:
-        _require("segment.smooth_z_radius", self.smooth_z_radius, self.smooth_z_radius >= 0, "0 or more slices")
-        _require("segment.connectivity", self.connectivity, self.connectivity in (6, 18, 26), "6, 18 or 26")
-        _require("segment.min_voxels", self.min_voxels, self.min_voxels >= 0, "0 or more voxels")
+        name = "segment.calibration"
+        _require(f"{name}.modes", self.modes, bool(self.modes), "one or more modes")
+        good = all(0 < factor <= 1 for factor in self.low_factors)
+        _require(f"{name}.low_factors", self.low_factors, good, "numbers in (0, 1]")
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """From probability to mask (R28, R29): a ladder of steps, and how its threshold is fitted."""
+
+    steps: tuple[Step, ...] = DEFAULT_STEPS
+    """The steps in order; one that is not listed is off. Each has a table of parameters of its own."""
+    density_range: tuple[float, float] = DENSITY_RANGE
+    """Shares of surface that raise no warning; they never change a mask."""
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+
+    def __post_init__(self) -> None:
+        try:
+            SegmentConfig(self.steps, self.density_range)
+        except ArgumentError as error:
+            raise ArgumentError(f"segment.{error}") from None
+
+    @property
+    def ladder(self) -> SegmentConfig:
+        """The steps as :func:`vesu.segment` takes them."""
+        return SegmentConfig(self.steps, self.density_range)
 
 
 @dataclass(frozen=True)
@@ -282,11 +308,14 @@ def load_config(
     ----------
     path : path, optional
         TOML file with top-level keys and the tables ``[sampling]``, ``[features]``, ``[search]``, ``[segment]``,
-        ``[nx46]``, ``[nx47]``.
+        ``[nx46]``, ``[nx47]``, and below ``[segment]`` the table ``[segment.calibration]`` and one for each step:
+        ``[segment.dust]``.
     overrides : sequence of str
-        ``"section.key=value"`` (or ``"seed=3"``); the value is read as TOML, a bare word as text.
+        ``"section.key=value"`` (or ``"seed=3"``, ``"segment.dust.min_voxels=1000"``); the value is read as TOML, a
+        bare word as text.
     environment : mapping, optional
-        Default ``os.environ``. ``VESU_SEARCH_META_NEURONS=12`` sets ``search.meta_neurons``, ``VESU_SEED=3`` the seed.
+        Default ``os.environ``. ``VESU_SEARCH_META_NEURONS=12`` sets ``search.meta_neurons``, ``VESU_SEED=3`` the seed,
+        ``VESU_SEGMENT_DUST_MIN_VOXELS=1000`` a parameter of a step.
 
     Raises
     ------
@@ -299,6 +328,8 @@ def load_config(
     --------
     >>> load_config(overrides=["search.meta_neurons=12"], environment={}).search.meta_neurons
     12
+    >>> [step.name for step in load_config(overrides=["segment.steps=threshold,dust"], environment={}).segment.steps]
+    ['threshold', 'dust']
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -311,6 +342,7 @@ def load_config(
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
         _merge(values, nested, f"override {text!r}")
+    _make_steps(values.get("segment", {}))
     built: RunConfig = _build(RunConfig, values, "")
     return built
 
@@ -345,34 +377,74 @@ def _sections() -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    known = {"VESU_" + "_".join(path).upper(): path for path in _paths(RunConfig)}
     values: dict[str, Any] = {}
-    top = {f"VESU_{f.name.upper()}": f.name for f in dataclasses.fields(RunConfig) if f.name not in _sections()}
-    prefixes = tuple(f"VESU_{section.upper()}_" for section in _sections())
     for name in sorted(environment):
-        if name in top:
-            values[top[name]] = _toml_value(environment[name])
-        elif name.startswith("VESU_") and name not in OTHER_VARIABLES and not name.startswith(prefixes):
-            raise ArgumentError(
-                f"environment: got {name}; accepted: one of {', '.join(sorted({*top, *OTHER_VARIABLES}))}"
-            )
-    for section, kind in _sections().items():
-        prefix = f"VESU_{section.upper()}_"
-        known = {f"{prefix}{field_.name.upper()}": field_.name for field_ in dataclasses.fields(kind)}
-        for name in sorted(environment):
-            if name.startswith(prefix):
-                _require("environment", name, name in known, f"one of {', '.join(sorted(known))}")
-                values.setdefault(section, {})[known[name]] = _toml_value(environment[name])
+        if not name.startswith("VESU_") or name in OTHER_VARIABLES:
+            continue
+        _require("environment", name, name in known, f"one of {', '.join(_akin(name, known))}")
+        nested: Any = _toml_value(environment[name])
+        for part in reversed(known[name]):
+            nested = {part: nested}
+        _merge(values, nested, "environment")
     return values
 
 
+def _paths(kind: Any) -> Iterator[tuple[str, ...]]:
+    """Every key that may be set, from the top: ("seed",), ("search", "l1"), ("segment", "dust", "min_voxels")."""
+    hints = get_type_hints(kind)
+    for name, hint in ((each.name, hints[each.name]) for each in dataclasses.fields(kind)):
+        if dataclasses.is_dataclass(hint):
+            yield from ((name, *path) for path in _paths(hint))
+        else:
+            yield (name,)
+    if kind is SegmentSettings:
+        for name, step in STEPS.items():
+            for key in parameters(step):
+                nested = _paths(ThresholdRule) if key == "rule" else [()]
+                yield from ((name, key, *path) for path in nested)
+
+
+def _akin(name: str, known: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Of the known variables those of the same section, or else the top-level ones and those that are no keys."""
+    section = name.split("_")[1].lower()
+    akin = [each for each, path in known.items() if path[0] == section]
+    return sorted(akin or [each for each, path in known.items() if len(path) == 1] + [*OTHER_VARIABLES])
+
+
 def _merge(into: dict[str, Any], new: Mapping[str, Any], source: str) -> None:
-    sections = _sections()
+    for key in _sections().keys() & new.keys():
+        if not isinstance(new[key], Mapping):
+            raise ArgumentError(f"{source}: {key}: got {new[key]!r}; accepted: a table of keys")
+    try:
+        _update(into, new)
+    except RecursionError as error:
+        raise ArgumentError(f"{source}: got tables nested too deeply; accepted: section.step.key") from error
+
+
+def _update(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Table by table, so that a later source changes only the keys it names."""
     for key, value in new.items():
-        if key in sections:
-            _require(f"{source}: {key}", repr(value), isinstance(value, Mapping), "a table of keys")
-            into.setdefault(key, {}).update(value)
+        if isinstance(value, Mapping):
+            table = into.get(key)
+            into[key] = dict(table) if isinstance(table, Mapping) else {}
+            _update(into[key], value)
         else:
             into[key] = value
+
+
+def _make_steps(segment: dict[str, Any]) -> None:
+    """Replace the names of the steps and their tables by the steps themselves."""
+    known = [*(field_.name for field_ in dataclasses.fields(SegmentSettings)), *STEPS]
+    for key in segment:
+        _require("configuration key", f"segment.{key}", key in known, ", ".join(f"segment.{name}" for name in known))
+    tables = {name: segment.pop(name) for name in STEPS if name in segment}
+    if not tables and "steps" not in segment:
+        return
+    try:
+        segment["steps"] = steps_from_tables(segment.get("steps"), tables)
+    except ArgumentError as error:
+        raise ArgumentError(f"segment.{error}") from None
 
 
 def _build(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:

@@ -10,6 +10,7 @@ from vesu.report import figures, text
 from vesu.report.extras import optional
 from vesu.report.loader import Run, Submission, Validation, Volume
 from vesu.report.pictures import PROBABILITY_MAP, UNCERTAINTY_MAP, Gallery, gradient, make_gallery
+from vesu.report.steps import draw_steps, read_step_slices
 from vesu.report.views import read_views
 
 PICTURED_VOLUMES = 12
@@ -172,15 +173,22 @@ def _charts(run: Run, safe: Any) -> dict[str, Any]:
 def _pictured(volumes: Sequence[Volume], safe: Any) -> dict[str, Any]:
     first = volumes[:PICTURED_VOLUMES]
     gallery: Gallery = make_gallery([(volume.volume_id, read_views(volume.views_path)) for volume in first])
+    steps = draw_steps(
+        [
+            (volume.volume_id, [text.title(step.name) for step in volume.steps], read_step_slices(volume.steps_path))
+            for volume in first
+        ]
+    )
     cards = []
-    for number, (volume, rows, top) in enumerate(zip(first, gallery.rows, gallery.uncertainty_top, strict=True)):
+    parts = zip(first, gallery.rows, gallery.uncertainty_top, steps, strict=True)
+    for number, (volume, rows, top, step_panels) in enumerate(parts):
         chart = None
         if volume.ink_ratio_by_slice:
             svg = figures.density_chart(
                 f"density{number}", volume.volume_id, volume.ink_ratio_by_slice, volume.ink_ratio_global
             )
             chart = safe(svg)
-        cards.append({"volume": volume, "rows": rows, "uncertainty_top": top, "density": chart})
+        cards.append({"volume": volume, "rows": rows, "uncertainty_top": top, "density": chart, "steps": step_panels})
     return {"cards": cards, "reduction": gallery.reduction}
 
 

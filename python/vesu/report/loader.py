@@ -16,6 +16,9 @@ RUN_FILES = (
     "summary.json", "config.json", "events.jsonl", "inventory.json", "preflight.json", "leaderboard.json",
     "failure.json",
 )  # fmt: skip
+STEP_COUNTS = (
+    "voxels_before", "voxels_after", "voxels_added", "voxels_removed", "components", "tunnels", "cavities",
+)  # fmt: skip
 SCORES = ("f1", "f_beta", "iou", "precision", "recall")
 
 
@@ -126,7 +129,11 @@ class Step:
     name: str
     voxels_before: int | None
     voxels_after: int | None
-    seconds: float | None
+    voxels_added: int | None
+    voxels_removed: int | None
+    components: int | None
+    tunnels: int | None
+    cavities: int | None
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,7 @@ class Volume:
     steps: tuple[Step, ...]
     truth: Mapping[str, float]
     views_path: Path
+    steps_path: Path
 
 
 @dataclass(frozen=True)
@@ -375,16 +383,12 @@ def _volume(path: Path) -> Volume:
         density_warning=node.text("density_warning"),
         percentiles=node.mapping_of_numbers("probability_percentiles"),
         steps=tuple(
-            Step(
-                each.text("name") or "(no name)",
-                each.integer("voxels_before"),
-                each.integer("voxels_after"),
-                each.number("seconds"),
-            )
+            Step(each.text("name") or "(no name)", **{key: each.integer(key) for key in STEP_COUNTS})
             for each in node.children("steps")
         ),
         truth=_scores(node.child("truth")),
         views_path=path.with_name(f"{path.stem}_views.npz"),
+        steps_path=path.with_name(f"{path.stem}_steps.npz"),
     )
 
 

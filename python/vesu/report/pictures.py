@@ -68,7 +68,7 @@ def make_gallery(volumes: Sequence[tuple[str, Sequence[View]]], *, budget_bytes:
     reduction = 1
     while True:
         encoded = [
-            [[_encode(_reduce(image, reduction)) for image in _images(view, top)] for view in views]
+            [[encode(reduce(image, reduction)) for image in _images(view, top)] for view in views]
             for (_, views), top in zip(volumes, tops, strict=True)
         ]
         size = sum(len(data) for rows in encoded for images in rows for data, _, _ in images)
@@ -102,7 +102,7 @@ def _top(views: Sequence[View]) -> float | None:
 
 
 def _images(view: View, uncertainty_top: float | None) -> tuple[RGB, ...]:
-    grey = _stretch(view.volume)
+    grey = stretch(view.volume)
     images = (
         np.repeat(grey[..., None], 3, axis=2),
         _coloured(view.probability, 1.0, PROBABILITY_MAP),
@@ -113,7 +113,7 @@ def _images(view: View, uncertainty_top: float | None) -> tuple[RGB, ...]:
     return (*images, _coloured(view.uncertainty, uncertainty_top, UNCERTAINTY_MAP))
 
 
-def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
+def stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Contrast between the slice's 0.5th and 99.5th percentile; a constant slice is mid-grey."""
     data = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
     low, high = np.percentile(data, (0.5, 99.5))
@@ -138,7 +138,7 @@ def _overlay(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> RGB:
     return blended
 
 
-def _reduce(image: RGB, factor: int) -> RGB:
+def reduce(image: RGB, factor: int) -> RGB:
     """Mean over squares of ``factor`` pixels; a remainder at the far edges is cut."""
     if factor == 1:
         return image
@@ -149,7 +149,8 @@ def _reduce(image: RGB, factor: int) -> RGB:
     return means
 
 
-def _encode(image: RGB) -> tuple[bytes, int, int]:
+def encode(image: RGB) -> tuple[bytes, int, int]:
+    """JPEG bytes, width and height."""
     buffer = io.BytesIO()
     picture = optional("PIL.Image").fromarray(np.ascontiguousarray(image))
     picture.save(buffer, format="JPEG", quality=QUALITY, subsampling=0)
@@ -168,8 +169,12 @@ def _row(volume_id: str, view: View, images: Sequence[tuple[bytes, int, int]]) -
         ("Mask on CT", f"CT of {where} with the predicted surface outlined: {surface:.2%} of the slice"),
         ("Uncertainty", f"Spread of the best candidates' probabilities in {where}"),
     )
-    panels = tuple(
-        Panel(title, alt, "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii"), width, height)
-        for (title, alt), (data, width, height) in zip(titles, images, strict=False)  # uncertainty may not be there
-    )
+    # Without an uncertainty there is one picture less.
+    panels = tuple(panel(title, alt, image) for (title, alt), image in zip(titles, images, strict=False))
     return Row(view.axis, view.index, down, across, surface, panels)
+
+
+def panel(title: str, alt: str, image: tuple[bytes, int, int]) -> Panel:
+    """A picture from its JPEG bytes, width and height."""
+    data, width, height = image
+    return Panel(title, alt, "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii"), width, height)

@@ -33,6 +33,11 @@ def whole(value: int | float | None) -> str:
     return ABSENT if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
+def counted(value: int | None) -> str:
+    """As :func:`whole`, for a crowded table: a dash where nothing is recorded."""
+    return "–" if value is None else whole(value)
+
+
 def percent(value: float | None, digits: int = 2) -> str:
     """A share as a percentage."""
     return ABSENT if value is None else f"{100 * value:.{digits}f}\u202f%"
@@ -102,6 +107,5 @@ def title(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-FILTERS = {
-    each.__name__: each for each in (decimal, cell, whole, percent, power, duration, size, shape, instant, plain, title)
-}
+_ALL = (decimal, cell, whole, counted, percent, power, duration, size, shape, instant, plain, title)
+FILTERS = {each.__name__: each for each in _ALL}

@@ -1,21 +1,17 @@
-"""The stored slices of one volume (``segment/ID_views.npz``), checked before anything large is allocated."""
+"""The stored slices of one volume (``segment/ID_views.npz``)."""
 
-import math
-import tokenize
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.errors import FileError, FormatError
+from vesu.errors import FormatError
+from vesu.report.npzfile import Npz, open_npz
 
 AXES = ("z", "y", "x")
 LAYERS = ("volume", "probability", "mask")
-MAX_MEMBER_BYTES = 256 * 2**20  # an 8192 x 8192 float32 slice; views are a few hundred kilobytes
 
 
 @dataclass(frozen=True)
@@ -38,26 +34,19 @@ def read_views(path: Path) -> tuple[View, ...]:
     FormatError
         Naming the file, and the array where one is at fault.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-            layers: tuple[str, ...] = LAYERS
-            if any(name.endswith("_uncertainty.npy") for name in names):  # then every slice must have it
-                layers = (*LAYERS, "uncertainty")
-            return tuple(_view(archive, axis, layers, path) for axis in AXES if f"{axis}_index.npy" in names)
-    except FileNotFoundError:
-        return ()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise FormatError(f"{path}: malformed npz: {error}") from error
-    except OSError as error:
-        raise FileError(error.errno, error.strerror, str(path)) from error
+    with open_npz(path) as archive:
+        if archive is None:
+            return ()
+        measured = any(archive.has(f"{axis}_uncertainty") for axis in AXES)  # then every slice must have it
+        layers = (*LAYERS, "uncertainty") if measured else LAYERS
+        return tuple(_view(archive, axis, layers) for axis in AXES if archive.has(f"{axis}_index"))
 
 
-def _view(archive: zipfile.ZipFile, axis: str, names: tuple[str, ...], path: Path) -> View:
-    index = _array(archive, f"{axis}_index", path)
+def _view(archive: Npz, axis: str, names: tuple[str, ...]) -> View:
+    path, index = archive.path, archive.array(f"{axis}_index")
     if index.size != 1 or index.dtype.kind not in "iu":
         raise FormatError(f"{path}: {axis}_index: got {index.dtype} {index.shape}; accepted: one whole number")
-    layers = {layer: _array(archive, f"{axis}_{layer}", path) for layer in names}
+    layers = {layer: archive.array(f"{axis}_{layer}") for layer in names}
     shape = layers["volume"].shape
     for layer, array in layers.items():
         if array.ndim != 2 or array.size == 0 or array.shape != shape or array.dtype.kind not in "biuf":
@@ -72,32 +61,3 @@ def _view(archive: zipfile.ZipFile, axis: str, names: tuple[str, ...], path: Pat
         mask=layers["mask"] != 0,
         uncertainty=layers["uncertainty"].astype(np.float32) if "uncertainty" in layers else None,
     )
-
-
-def _array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
-    try:
-        info = archive.getinfo(f"{name}.npy")
-    except KeyError as error:
-        raise FormatError(f"{path}: {name}: no such array") from error
-    if info.file_size > MAX_MEMBER_BYTES:
-        raise FormatError(f"{path}: {name}: got {info.file_size} bytes; accepted: up to {MAX_MEMBER_BYTES}")
-    with archive.open(info) as member:
-        shape, order, dtype = _header(member, name, path)
-        expected = math.prod(shape) * dtype.itemsize
-        # One byte more than expected would also show a member that is longer than its header says.
-        data = member.read(expected + 1) if expected <= info.file_size else b""
-    if len(data) != expected:
-        raise FormatError(f"{path}: {name}: got {len(data)} bytes of data; accepted: {expected} as its header says")
-    return np.frombuffer(data, dtype=dtype).reshape(shape, order=order)
-
-
-def _header(member: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
-    try:
-        version = np.lib.format.read_magic(member)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = reader(member)
-    except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError, tokenize.TokenError) as error:
-        raise FormatError(f"{path}: {name}: malformed npy header: {error}") from error
-    if dtype.hasobject:
-        raise FormatError(f"{path}: {name}: got objects; accepted: numbers")
-    return shape, "F" if fortran else "C", dtype

@@ -9,19 +9,23 @@ from numpy.typing import NDArray
 from vesu import baselines
 from vesu.config import RunConfig
 from vesu.run import stages
-from vesu.segmentation import Segmentation
+from vesu.segmentation import Segmentation, segment
+from vesu.segmentation.diagnostics import OnStep
 
 __all__ = ["segment_volume", "validate"]
 
 Array = NDArray[Any]
 
 
-def segment_volume(image: Array, config: RunConfig) -> tuple[NDArray[np.float32], Segmentation]:
+def segment_volume(
+    image: Array, config: RunConfig, *, on_step: OnStep | None = None
+) -> tuple[NDArray[np.float32], Segmentation]:
     """The score in [0, 1] and the mask of one CT volume by the configured baseline."""
     name = cast("baselines.Baseline", config.pipeline)
     settings = getattr(config, name)
     score = baselines.score(image, name, settings, n_threads=config.n_threads)
-    return score, baselines.cut(score, name, settings, n_threads=config.n_threads)
+    ladder = baselines.ladder(name, settings)
+    return score, segment(score, ladder, n_threads=config.n_threads, topology=True, on_step=on_step)
 
 
 def validate(

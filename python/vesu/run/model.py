@@ -1,6 +1,5 @@
 """A trained surface model: everything needed to turn a CT volume into a mask, in two files."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.calibration import ThresholdRule
 from vesu.data.storage import write_json_atomic
 from vesu.errors import ArgumentError, FileError, FormatError
 from vesu.features import FeatureSpec, extract_features
@@ -18,7 +16,8 @@ from vesu.segmentation import Segmentation, SegmentConfig, segment
 
 __all__ = ["SurfaceModel", "VolumePrediction"]
 
-FORMAT = "vesu-surface-model/1"
+FORMAT = "vesu-surface-model/2"
+"""2: the segmentation is a ladder of named steps."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class VolumePrediction:
 
 @dataclass(frozen=True)
 class SurfaceModel:
-    """Features, ensemble and segmentation rule of one run (R12, R17, R28).
+    """Features, ensemble and segmentation ladder of one run (R12, R17, R28, R29).
 
     Examples
     --------
@@ -96,9 +95,11 @@ class SurfaceModel:
         return self.prox.predict_volume(chosen, n_threads=n_threads)
 
     def segment(self, volume: NDArray[Any], *, n_threads: int | None = None) -> Segmentation:
-        """Mask of a CT volume: :meth:`predict`, then :func:`vesu.segment` with the model's own rule."""
+        """Mask of a CT volume: :meth:`predict`, then :func:`vesu.segment` with the model's own ladder."""
         prediction = self.predict(volume, n_threads=n_threads)
-        return segment(prediction.probability, self.segment_config, n_threads=n_threads)
+        return segment(
+            prediction.probability, self.segment_config, uncertainty=prediction.uncertainty, n_threads=n_threads
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.npz`` (weights) and ``model.json`` (the rest), each atomically."""
@@ -111,7 +112,7 @@ class SurfaceModel:
                 "features": {"scales": list(self.spec.scales), "version": self.spec.version},
                 "feature_names": list(self.spec.names),
                 "channels": list(self.channels),
-                "segment": dataclasses.asdict(self.segment_config),
+                "segment": self.segment_config.to_json(),
             },
         )
 
@@ -137,8 +138,7 @@ class SurfaceModel:
             if meta["format"] != FORMAT:
                 raise FormatError(f"{path}: format {meta['format']!r}; accepted: {FORMAT!r}")
             spec = FeatureSpec(scales=tuple(float(scale) for scale in meta["features"]["scales"]))
-            rule = ThresholdRule(**meta["segment"].pop("rule"))
-            config = SegmentConfig(**meta["segment"], rule=rule)
+            config = SegmentConfig.from_json(meta["segment"])
             channels = tuple(int(channel) for channel in meta["channels"])
             names, version = tuple(meta["feature_names"]), meta["features"]["version"]
         except FormatError:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vesu.data.storage import atomic_write
-from vesu.segmentation import Segmentation
+from vesu.segmentation import Segmentation, StepReport
 from vesu.submission import SubmissionReport
 
-__all__ = ["diagnostics_entry", "finite", "printable", "submission_entry", "write_views"]
+__all__ = ["StepSlices", "diagnostics_entry", "finite", "printable", "submission_entry", "write_views"]
 
 
 def diagnostics_entry(volume_id: str, result: Segmentation) -> dict[str, Any]:
@@ -21,10 +21,7 @@ def diagnostics_entry(volume_id: str, result: Segmentation) -> dict[str, Any]:
         "shape": list(result.mask.shape),
         "thresholds": {"low": result.thresholds.low, "high": result.thresholds.high},
         **result.diagnostics.to_json(),
-        "steps": [
-            {key: getattr(step, key) for key in ("name", "voxels_before", "voxels_after", "seconds", "detail")}
-            for step in result.steps
-        ],
+        "steps": [step.to_json() for step in result.steps],  # their seconds are in the log, events that they are
         "truth": None,
     }
 
@@ -50,6 +47,29 @@ def write_views(
             views[f"{name}_uncertainty"] = uncertainty.take(index, axis)
     with atomic_write(path) as file:
         np.savez_compressed(file, **views)
+
+
+class StepSlices:
+    """The middle z slice of a volume's mask before and after each step, for the report.
+
+    Its `add` is what :func:`vesu.segment` calls ``on_step``.
+    """
+
+    def __init__(self, image: Any) -> None:
+        self.index = image.shape[0] // 2
+        self.volume = _as_uint8(image[self.index])
+        self.masks: list[Any] = []
+
+    def add(self, report: StepReport, before: Any, after: Any) -> None:
+        """Keep a step's slice."""
+        if not self.masks:
+            self.masks.append(before[self.index].copy())
+        self.masks.append(after[self.index].copy())
+
+    def write(self, path: Path) -> None:
+        """``ID_steps.npz``: the slice's index, the CT, and the masks, shape (n_steps + 1, y, x)."""
+        with atomic_write(path) as file:
+            np.savez_compressed(file, index=np.int64(self.index), volume=self.volume, masks=np.stack(self.masks))
 
 
 def printable(path: Path) -> str:

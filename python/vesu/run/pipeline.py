@@ -25,7 +25,7 @@ from vesu.run.clock import Clock
 from vesu.run.events import EventLog
 from vesu.run.folder import claimed
 from vesu.run.model import SurfaceModel
-from vesu.run.outputs import diagnostics_entry, finite, printable, submission_entry, write_views
+from vesu.run.outputs import StepSlices, diagnostics_entry, finite, printable, submission_entry, write_views
 from vesu.run.plan import (
     CALIBRATION_VOLUMES,
     Split,
@@ -36,7 +36,7 @@ from vesu.run.plan import (
     split_pairs,
 )
 from vesu.run.progress import PHASES, PhaseProgress, Progress
-from vesu.segmentation import Segmentation, SegmentConfig, segment
+from vesu.segmentation import Segmentation, segment
 from vesu.submission import SubmissionReport, write_submission
 
 __all__ = ["RunResult", "execute"]
@@ -194,8 +194,9 @@ class _Run:
                 self.log.emit("BASELINE_VALIDATED", pipeline=self.config.pipeline, validation=validation)
             for test in inventory.tests:
                 image = read_volume(test.image, n_threads=self.config.n_threads)
-                score, result = baseline.segment_volume(image, self.config)
-                self._write_volume(test, image, score, None, result)
+                slices = StepSlices(image)
+                score, result = baseline.segment_volume(image, self.config, on_step=slices.add)
+                self._write_volume(test, image, score, None, result, slices)
                 phase.advance(1)
         return {"validation": validation} if labelled else {}
 
@@ -361,13 +362,13 @@ class _Run:
             volumes = {pair.volume_id: self._cached_pair(pair, ids[pair.volume_id]) for pair in chosen}
             top_k = min(self.config.search.ensemble_size, int((~grid.diverged_).sum()))
             ensemble = grid.model(top_k=top_k, feature_names=data.names)
-            untuned = SurfaceModel(ensemble, self.spec, data.channels, SegmentConfig())
+            untuned = SurfaceModel(ensemble, self.spec, data.channels, self.config.segment.ladder)
             prior = stages.training_prior(data, self.config)
             tuned, validation = stages.calibrate(volumes, untuned, self.config, prior, lambda _: phase.advance(1))
             self.log.emit("CALIBRATION_MEASURED", **validation["calibration"])
             model = dataclasses.replace(untuned, segment_config=tuned)
             model.save(self.folder)
-            self.log.emit("CALIBRATED", rule=dataclasses.asdict(tuned), validation=validation)
+            self.log.emit("CALIBRATED", ladder=tuned.to_json(), validation=validation)
             for test in inventory.tests:
                 self._segment_volume(test, model)
                 phase.advance(1)
@@ -384,22 +385,38 @@ class _Run:
         image = read_volume(test.image, n_threads=self.config.n_threads)
         max_bytes = int(self.config.max_feature_gib * 2**30)
         prediction = model.predict(image, max_feature_bytes=max_bytes, n_threads=self.config.n_threads)
-        result = segment(prediction.probability, model.segment_config, n_threads=self.config.n_threads)
-        self._write_volume(test, image, prediction.probability, prediction.uncertainty, result)
+        slices = StepSlices(image)
+        result = segment(
+            prediction.probability,
+            model.segment_config,
+            uncertainty=prediction.uncertainty,
+            n_threads=self.config.n_threads,
+            topology=True,
+            on_step=slices.add,
+        )
+        self._write_volume(test, image, prediction.probability, prediction.uncertainty, result, slices)
 
     def _write_volume(
-        self, test: TestVolume, image: Any, probability: Any, uncertainty: Any | None, result: Segmentation
+        self,
+        test: TestVolume,
+        image: Any,
+        probability: Any,
+        uncertainty: Any | None,
+        result: Segmentation,
+        slices: StepSlices,
     ) -> None:
         write_volume(self.folder / "masks" / f"{test.volume_id}.tif", result.mask)
         entry = diagnostics_entry(test.volume_id, result)
         write_json_atomic(self.folder / "segment" / f"{test.volume_id}.json", entry)
         write_views(self.folder / "segment" / f"{test.volume_id}_views.npz", image, probability, uncertainty, result)
+        slices.write(self.folder / "segment" / f"{test.volume_id}_steps.npz")
         self.log.emit(
             "VOLUME_SEGMENTED",
             volume_id=test.volume_id,
             thresholds=entry["thresholds"],
             ink_ratio_global=entry["ink_ratio_global"],
             probability_percentiles=entry["probability_percentiles"],
+            step_seconds=[[step.name, step.seconds] for step in result.steps],
         )
 
     def _package(self, inventory: Inventory) -> SubmissionReport:

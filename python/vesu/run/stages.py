@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.calibration import fit_threshold_rule
+from vesu.calibration import ThresholdCalibrator
 from vesu.config import RunConfig
 from vesu.data.cache import ArrayCache, content_id
 from vesu.data.discover import Pair
@@ -227,52 +227,41 @@ def calibrate(
     prior: float,
     on_volume: Callable[[str], None],
 ) -> tuple[SegmentConfig, dict[str, Any]]:
-    """Fit the per-volume threshold rule on labelled volumes (R28); measure the probabilities (R17) and the masks.
+    """Fit the ladder's threshold on labelled volumes (R28); measure the probabilities (R17) and the masks.
 
     Parameters
     ----------
     volumes : mapping of str to (image, label)
         Held-out volumes, each pair (z, y, x).
     untuned : SurfaceModel
-        The model; its own segmentation rule is ignored.
+        The model; its own ladder is ignored.
     prior : float
         From :func:`training_prior`.
 
     Returns
     -------
     SegmentConfig, dict
-        The fitted rule, and the validation entry of ``summary.json`` with the trivial baselines beside.
+        The ladder with the fitted rule, and the validation entry of ``summary.json`` with the trivial baselines beside.
     """
     labels = {volume_id: label for volume_id, (_, label) in volumes.items()}
     density = _pooled_density(list(labels.values()), list(labels.values()))
-    probabilities, measured = {}, []
+    ladder = config.segment.ladder
+    probabilities: dict[str, NDArray[np.float32]] = {}
+    spreads: dict[str, NDArray[np.float32]] = {}  # held only where a step looks at them
+    measured = []
     for volume_id, (image, label) in volumes.items():
         found = untuned.predict(
             image, max_feature_bytes=int(config.max_feature_gib * 2**30), n_threads=config.n_threads
         )
         probabilities[volume_id] = found.probability
+        if ladder.needs_uncertainty:
+            spreads[volume_id] = found.uncertainty
         shares = {"prior": prior, "density": density, "threshold": untuned.prox.threshold}
         measured.append(measure_calibration(found.probability, found.uncertainty, label, **shares))
         on_volume(volume_id)
-    settings = config.segment
-    options: dict[str, Any] = {} if settings.hysteresis else {"low_factors": ()}
-    rule = fit_threshold_rule(
-        probabilities.values(),
-        labels.values(),
-        smooth_z_radius=settings.smooth_z_radius,
-        connectivity=settings.connectivity,
-        n_threads=config.n_threads,
-        **options,
-    )
-    tuned = SegmentConfig(
-        smooth_z_radius=settings.smooth_z_radius,
-        rule=rule,
-        connectivity=settings.connectivity,
-        min_voxels=settings.min_voxels,
-        hysteresis=settings.hysteresis,
-    )
+    tuned = _fitted(ladder, config, probabilities, labels, spreads)
     masks = {
-        volume_id: segment(probability, tuned, n_threads=config.n_threads).mask
+        volume_id: segment(probability, tuned, uncertainty=spreads.get(volume_id), n_threads=config.n_threads).mask
         for volume_id, probability in probabilities.items()
     }
     return tuned, {
@@ -310,6 +299,26 @@ def validation_entry(
         "density_mask": _pooled_density(list(masks.values()), list(labels.values())),
         "baselines": {name: _pooled_scores(others, labels) for name, others in trivial.items()},
     }
+
+
+def _fitted(
+    ladder: SegmentConfig,
+    config: RunConfig,
+    probabilities: Mapping[str, Array],
+    labels: Mapping[str, Array],
+    spreads: Mapping[str, Array],
+) -> SegmentConfig:
+    settings = config.segment.calibration
+    if not settings.fit:
+        return ladder
+    calibrator = ThresholdCalibrator(
+        ladder,
+        modes=settings.modes,
+        low_factors=settings.low_factors,
+        metric=settings.metric,
+        n_threads=config.n_threads,
+    )
+    return calibrator.fit(probabilities.values(), labels.values(), spreads.values() if spreads else None).ladder_
 
 
 def training_prior(data: TrainingSet, config: RunConfig) -> float:

@@ -127,7 +127,9 @@ def remove_dust_counted(
     (2, 1)
     """
     min_voxels = whole("min_voxels", min_voxels, "0 or more")
-    return _core.remove_dust(mask, min_voxels, whole("connectivity", connectivity, "6, 18 or 26"), None, False, n_threads)
+    return _core.remove_dust(
+        mask, min_voxels, whole("connectivity", connectivity, "6, 18 or 26"), None, False, n_threads
+    )
 
 
 def hysteresis(
@@ -197,5 +199,5 @@ def hysteresis_counted(
     return _core.hysteresis(probability, low, high, whole("connectivity", connectivity, "6, 18 or 26"), n_threads)
 
 
-def fill_holes(mask,connectivity=6,*,n_threads=None):
-    return _core.fill_holes(mask,connectivity,n_threads)[0]
+def fill_holes(mask, connectivity=6, *, n_threads=None):
+    return _core.fill_holes(mask, connectivity, n_threads)[0]
