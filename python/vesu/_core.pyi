@@ -12,11 +12,14 @@ __all__ = [
     "ProxSolver",
     "__version__",
     "_gate_probe",
+    "betti_numbers",
     "blake3_array",
     "blake3_bytes",
     "blake3_file",
     "component_sizes",
+    "component_topology",
     "connected_components",
+    "euler_number",
     "extract_features",
     "feature_families",
     "feature_moments",
@@ -27,6 +30,8 @@ __all__ = [
     "ledger_open",
     "ledger_tree_head",
     "ledger_verify",
+    "patch_sheets",
+    "plug_holes",
     "probability_histogram",
     "prox_evaluate",
     "prox_lipschitz",
@@ -190,6 +195,28 @@ def smooth_z(volume: NDArray[np.float32], radius: int, n_threads: int | None = N
 def probability_histogram(
     probability: NDArray[np.float32], label: NDArray[np.uint8] | None, n_bins: int, n_threads: int | None = None
 ) -> NDArray[np.int64]: ...
+
+# ---- volume: topology and sheets ----
+def euler_number(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
+) -> int: ...
+def betti_numbers(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
+) -> tuple[int, int, int]: ...
+def component_topology(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
+) -> list[NDArray[np.int64]]: ...
+def plug_holes(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], n_threads: int | None = None
+) -> tuple[NDArray[np.uint8], int, int]: ...
+def patch_sheets(
+    mask: NDArray[np.uint8] | NDArray[np.bool_],
+    connectivity: int,
+    min_voxels: int,
+    max_gap: int,
+    max_residual: float,
+    n_threads: int | None = None,
+) -> tuple[NDArray[np.uint8], dict[str, Any]]: ...
 
 # ---- ledger ----
 @final

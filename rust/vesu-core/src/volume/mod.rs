@@ -9,15 +9,21 @@ mod components;
 mod dust;
 mod histogram;
 mod hysteresis;
+mod plug;
 mod runs;
+mod sheets;
 mod smooth;
+mod topology;
 
 pub use check::voxel_count;
 pub use components::{component_sizes, connected_components};
 pub use dust::{Dust, remove_dust};
 pub use histogram::{CLASSES, MAX_BINS, probability_histogram};
 pub use hysteresis::{Hysteresis, hysteresis};
+pub use plug::{Plug, plug_holes};
+pub use sheets::{Discarded, MAX_GAP, Patch, PatchOptions, patch_sheets};
 pub use smooth::{MAX_RADIUS, smooth_z};
+pub use topology::{BettiNumbers, ComponentTopology, betti_numbers, component_topology, euler_number};
 
 use crate::{Error, Result};
 

@@ -127,7 +127,7 @@ impl Scan {
 /// Bit i is set when byte i is not zero.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn nonzero_bits(bytes: &[u8; 64]) -> u64 {
+pub(super) fn nonzero_bits(bytes: &[u8; 64]) -> u64 {
     use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_setzero_si128};
     let mut zeros = 0u64;
     for lane in 0..4 {
@@ -143,7 +143,7 @@ fn nonzero_bits(bytes: &[u8; 64]) -> u64 {
 
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-fn nonzero_bits(bytes: &[u8; 64]) -> u64 {
+pub(super) fn nonzero_bits(bytes: &[u8; 64]) -> u64 {
     nonzero_bits_portable(bytes)
 }
 
