@@ -14,12 +14,15 @@ __all__ = [
     "_gate_probe",
     "betti_matching",
     "betti_matching_octants",
+    "betti_numbers",
     "blake3_array",
     "blake3_bytes",
     "blake3_file",
     "component_sizes",
+    "component_topology",
     "connected_components",
     "distance_transform",
+    "euler_number",
     "extract_features",
     "feature_families",
     "feature_moments",
@@ -32,6 +35,8 @@ __all__ = [
     "ledger_verify",
     "nx46_score",
     "nx47_score",
+    "patch_sheets",
+    "plug_holes",
     "probability_histogram",
     "prox_evaluate",
     "prox_lipschitz",
@@ -250,6 +255,28 @@ def score_voi(
     n_threads: int | None = None,
 ) -> tuple[float, float, int, int]: ...
 def score_area_table(spacing: tuple[float, float, float]) -> list[float]: ...
+
+# ---- volume: topology and sheets ----
+def euler_number(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
+) -> int: ...
+def betti_numbers(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
+) -> tuple[int, int, int]: ...
+def component_topology(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
+) -> list[NDArray[np.int64]]: ...
+def plug_holes(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], n_threads: int | None = None
+) -> tuple[NDArray[np.uint8], int, int]: ...
+def patch_sheets(
+    mask: NDArray[np.uint8] | NDArray[np.bool_],
+    connectivity: int,
+    min_voxels: int,
+    max_gap: int,
+    max_residual: float,
+    n_threads: int | None = None,
+) -> tuple[NDArray[np.uint8], dict[str, Any]]: ...
 
 # ---- ledger ----
 @final

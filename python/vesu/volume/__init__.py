@@ -1,4 +1,5 @@
-"""Kernels on 3-D masks and probabilities: components, dust, hysteresis, smoothing along z.
+"""Kernels on 3-D masks and probabilities: components, dust, hysteresis, smoothing along z,
+topology, the watertight plug and the patch of sheets.
 
 Axes are (z, y, x). A mask is uint8 or bool and any non-zero voxel is foreground. Strided, Fortran-ordered and
 read-only arrays are accepted. Results are the same bits on any number of threads, and Ctrl-C is answered within
@@ -16,15 +17,36 @@ from vesu.volume.components import (
     remove_dust_counted,
 )
 from vesu.volume.distance import distance_transform
+from vesu.volume.sheets import PatchReport, patch_sheets, patch_sheets_counted
 from vesu.volume.smoothing import smooth_z
+from vesu.volume.topology import (
+    BettiNumbers,
+    ComponentTopology,
+    betti_numbers,
+    component_topology,
+    euler_number,
+    plug_holes,
+    plug_holes_counted,
+)
 
 __all__ = [
+    "BettiNumbers",
+    "ComponentTopology",
     "Mask",
+    "PatchReport",
+    "betti_numbers",
     "component_sizes",
+    "component_topology",
     "connected_components",
     "distance_transform",
+    "euler_number",
+    "fill_holes",
     "hysteresis",
     "hysteresis_counted",
+    "patch_sheets",
+    "patch_sheets_counted",
+    "plug_holes",
+    "plug_holes_counted",
     "remove_dust",
     "remove_dust_counted",
     "smooth_z",

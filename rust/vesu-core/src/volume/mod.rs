@@ -16,11 +16,15 @@ mod hysteresis;
 mod measure;
 mod meeting;
 mod painting;
+mod plug;
 mod relations;
+mod runs;
+mod sheets;
 mod slab;
 mod smooth;
 mod source;
 mod stats;
+mod topology;
 mod wide;
 
 pub use check::voxel_count;
@@ -30,8 +34,11 @@ pub use dust::{Dust, DustRule, remove_dust};
 pub use histogram::{CLASSES, MAX_BINS, probability_histogram};
 pub use holes::{Filled, fill_holes};
 pub use hysteresis::{Hysteresis, hysteresis};
+pub use plug::{Plug, plug_holes};
+pub use sheets::{Discarded, MAX_GAP, Patch, PatchOptions, patch_sheets};
 pub use smooth::{MAX_RADIUS, smooth_z};
 pub use stats::{ComponentStats, component_stats};
+pub use topology::{BettiNumbers, ComponentTopology, betti_numbers, component_topology, euler_number};
 
 use crate::{Error, Result};
 

@@ -3,6 +3,8 @@
 mod components;
 mod distance;
 mod filters;
+mod sheets;
+mod topology;
 
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
@@ -38,5 +40,7 @@ fn connectivity_of(py: Python<'_>, connectivity: i64) -> PyResult<Connectivity> 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     components::register(m)?;
     distance::register(m)?;
-    filters::register(m)
+    filters::register(m)?;
+    topology::register(m)?;
+    sheets::register(m)
 }

@@ -8,7 +8,7 @@ mod tile;
 use rayon::prelude::*;
 
 use super::check::same_length;
-use super::runs::{MaskRows, Run, Slab};
+use super::runs::{Run, find_runs};
 use super::{SLAB_SLICES, Shape};
 use crate::pages::{Zeroable, zeroed};
 use crate::{Cancel, Error, Result};
@@ -104,13 +104,13 @@ fn transform<T: Real>(
     let (z_line, y_line, x_line) = (along(0)?, along(1)?, along(2)?);
     let mut distances = zeroed::<T>("distances", mask.len())?;
     distances.par_chunks_mut(SLAB_SLICES * ny * nx).enumerate().try_for_each(|(slab, voxels)| {
-        let slices = voxels.len() / (ny * nx);
-        let runs = Slab::extract(&MaskRows { mask, row_length: nx }, shape, slab * SLAB_SLICES, slices, cancel)?;
-        let mut scratch = Vec::new();
+        let (mut runs, mut scratch) = (Vec::new(), Vec::new());
         for (z, slice) in voxels.chunks_exact_mut(ny * nx).enumerate() {
             for (y, row) in slice.chunks_exact_mut(nx).enumerate() {
                 cancel.check()?;
-                for run in &runs.runs[runs.run_range(z * ny + y)] {
+                let index = (slab * SLAB_SLICES + z) * ny + y;
+                find_runs(&mask[index * nx..][..nx], &mut runs, cancel)?;
+                for run in &runs {
                     fill_run(row, *run, &x_line.squares);
                 }
             }
