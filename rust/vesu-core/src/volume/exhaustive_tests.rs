@@ -32,46 +32,52 @@ fn neighbours(connectivity: Connectivity) -> [u32; 27] {
     })
 }
 
-/// The components of a mask of 27 bits, as bits.
-fn flood(mask: u32, neighbours: &[u32; 27]) -> Vec<u32> {
-    let (mut rest, mut components) = (mask, Vec::new());
+/// The components of a mask of 27 bits, as bits; the rest is 0.
+fn flood(mask: u32, neighbours: &[u32; 27]) -> ([u32; 27], usize) {
+    let (mut rest, mut components, mut count) = (mask, [0; 27], 0);
     while rest != 0 {
         let (mut component, mut front) = (0, rest & rest.wrapping_neg());
         while front != 0 {
             component |= front;
-            let mut reached = 0;
-            for i in (0..27).filter(|i| front >> i & 1 == 1) {
-                reached |= neighbours[i];
+            let (mut reached, mut from) = (0, front);
+            while from != 0 {
+                reached |= neighbours[from.trailing_zeros() as usize];
+                from &= from - 1;
             }
             front = reached & mask & !component;
         }
-        components.push(component);
+        (components[count], count) = (component, count + 1);
         rest &= !component;
     }
-    components
+    (components, count)
 }
 
-/// Where voxel `i` of mask `k` of a batch lies.
-fn place(k: usize, i: usize) -> usize {
+/// Where mask `k` of a batch begins.
+fn origin(k: usize) -> usize {
     let cell = [k / (MASKS[1] * MASKS[2]), k / MASKS[2] % MASKS[1], k % MASKS[2]];
-    let [z, y, x] = [cell[0] * CELL + i / 9, cell[1] * CELL + i / SIDE % SIDE, cell[2] * CELL + i % SIDE];
+    let [z, y, x] = cell.map(|place| place * CELL);
     (z * SHAPE[1] + y) * SHAPE[2] + x
+}
+
+/// Where its voxels lie from there.
+fn voxels() -> [usize; 27] {
+    std::array::from_fn(|i| (i / 9 * SHAPE[1] + i / SIDE % SIDE) * SHAPE[2] + i % SIDE)
 }
 
 /// Labels, dust and cavities of all `masks`, at most a batch of them.
 fn check(masks: &[u32], connectivity: Connectivity) {
-    let (cancel, near) = (Cancel::new(), neighbours(connectivity));
+    let (cancel, near, voxels) = (Cancel::new(), neighbours(connectivity), voxels());
     let mut volume = vec![0u8; SHAPE.iter().product()];
     for (k, &mask) in masks.iter().enumerate() {
         for i in 0..27 {
-            volume[place(k, i)] = (mask >> i & 1) as u8;
+            volume[origin(k) + voxels[i]] = (mask >> i & 1) as u8;
         }
     }
     let (labels, n) = connected_components(&volume, SHAPE, connectivity, &cancel).unwrap();
     let rule = DustRule { min_voxels: 4, ..DustRule::default() };
     let dust = remove_dust(&volume, SHAPE, rule, connectivity, &cancel).unwrap();
     let filled = fill_holes(&volume, SHAPE, connectivity, &cancel).unwrap();
-    // One pass in C order: labels appear as 1, 2, 3, ...
+    // In C order labels appear as 1, 2, 3, ...
     let appeared = labels.iter().fold(0, |seen, &label| {
         assert!(label <= seen + 1, "label {label} appears after {seen}");
         seen.max(label)
@@ -79,28 +85,33 @@ fn check(masks: &[u32], connectivity: Connectivity) {
     assert_eq!(appeared, n);
     let (mut total, mut removed) = (0, 0);
     for (k, &mask) in masks.iter().enumerate() {
-        let components = flood(mask, &near);
-        total += components.len() as u32;
-        removed += components.iter().filter(|component| component.count_ones() < 4).count() as u32;
+        let (components, count) = flood(mask, &near);
         // Only the middle of a mask can be closed in.
         let closed = mask >> 13 & 1 == 0 && (near[13] & !mask) == 1 << 13;
-        let mut of_component = vec![0; components.len()];
-        for i in 0..27 {
-            let at = place(k, i);
-            let Some(c) = components.iter().position(|component| component >> i & 1 == 1) else {
-                assert_eq!((labels[at], dust.mask[at]), (0, 0), "mask {mask:#x}");
-                assert_eq!(filled.mask[at] == 1, closed && i == 13, "mask {mask:#x}");
-                continue;
-            };
-            assert!(labels[at] != 0 && (of_component[c] == 0 || of_component[c] == labels[at]), "mask {mask:#x}");
-            of_component[c] = labels[at];
-            assert_eq!(dust.mask[at] == 1, components[c].count_ones() >= 4, "mask {mask:#x}");
-            assert_eq!(filled.mask[at], 1, "mask {mask:#x}");
+        let (mut expected_dust, mut expected_labels) = (0, [0; 27]);
+        for (c, &component) in components[..count].iter().enumerate() {
+            let label = labels[origin(k) + voxels[component.trailing_zeros() as usize]];
+            let unlike = components[..c]
+                .iter()
+                .all(|other| labels[origin(k) + voxels[other.trailing_zeros() as usize]] != label);
+            assert!(label != 0 && unlike, "mask {mask:#x}");
+            for i in (0..27).filter(|i| component >> i & 1 == 1) {
+                expected_labels[i] = label;
+            }
+            let kept = component.count_ones() >= rule.min_voxels as u32;
+            expected_dust |= if kept { component } else { 0 };
+            removed += u32::from(!kept);
         }
-        // Labels that differ within each mask and are as many as all components: no two masks share one.
-        of_component.sort_unstable();
-        assert!(of_component.windows(2).all(|pair| pair[0] != pair[1]), "mask {mask:#x}");
+        total += count as u32;
+        let expected_filled = mask | u32::from(closed) << 13;
+        for i in 0..27 {
+            let at = origin(k) + voxels[i];
+            let ours = (labels[at], u32::from(dust.mask[at]), u32::from(filled.mask[at]));
+            let expected = (expected_labels[i], expected_dust >> i & 1, expected_filled >> i & 1);
+            assert_eq!(ours, expected, "mask {mask:#x} voxel {i}");
+        }
     }
+    // Labels that differ within each mask, as many as all components together: no two masks share one.
     assert_eq!((n, dust.n_components, dust.n_removed), (total, total, removed));
 }
 
@@ -122,7 +133,7 @@ fn every_mask_of_3x3x2_in_each_orientation() {
     }
 }
 
-/// Every 32nd, at odd steps through all 27 bits.
+/// An odd factor sends all of 27 bits to all of 27 bits: none of these comes twice.
 #[test]
 fn a_thirty_second_of_the_masks_of_3x3x3() {
     // R29
