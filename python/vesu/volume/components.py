@@ -323,4 +323,3 @@ def hysteresis_counted(
     """
     low, high = real("low", low), real("high", high)
     return _core.hysteresis(probability, low, high, whole("connectivity", connectivity, _ACCEPTED), n_threads)
-
