@@ -1,21 +1,25 @@
 """Volume kernels against cc3d, SciPy, scikit-image and NumPy, on the same input in one run.
 
 256^3 by default; `VESU_BENCH_FULL=1` adds 320^3 and 512^3. The mask is blurred noise thresholded at 12 % foreground:
-some hundred thousand specks and blobs, the density and the hardness of a thresholded CT.
+some hundred thousand specks and blobs, the density and the hardness of a thresholded CT. Where the research volumes are
+(`VESU_DATA` or ../shared/data) their masks run too, cropped or tiled to the size.
 """
 
 import os
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import cc3d
+import fill_voids
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import apply_hysteresis_threshold
 
+import vesu
 from vesu import volume
 
 SIZES = (256, 320, 512) if os.environ.get("VESU_BENCH_FULL") == "1" else (256,)
@@ -35,6 +39,23 @@ def probability(size: int) -> NDArray[np.float32]:
 def mask(size: int) -> NDArray[np.uint8]:
     p = probability(size)
     return (p > np.quantile(p[::8], 0.88)).astype(np.uint8)
+
+
+DATA = Path(os.environ.get("VESU_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+REAL = {
+    "label": DATA / "labels" / "2656396745.tif",
+    "transunet": DATA / "predictions" / "1407735_transunet.tif",
+    "speckle": DATA / "predictions" / "1407735_speckle.tif",
+}
+
+
+@lru_cache(maxsize=2)
+def real_mask(name: str, size: int) -> NDArray[np.uint8]:
+    """A real mask, cropped to the size or repeated until it is filled; of a label the surface, class 1."""
+    values = vesu.read_volume(REAL[name])
+    whole = (values == 1 if name == "label" else values != 0).astype(np.uint8)
+    repeats = [-(-size // axis) for axis in whole.shape]
+    return np.ascontiguousarray(np.tile(whole, repeats)[:size, :size, :size])
 
 
 def shifted_mean(p: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -66,16 +87,35 @@ KERNELS: dict[str, dict[str, Kernel]] = {
         "peer-scipy": lambda size: ndimage.uniform_filter1d(probability(size), 2 * RADIUS + 1, axis=0, mode="nearest"),
     },
 }
-for connectivity in (6, 26):
-    KERNELS[f"dust {connectivity}"] = {
-        "vesu": lambda size, c=connectivity: volume.remove_dust(mask(size), MIN_VOXELS, c),
-        "peer-cc3d": lambda size, c=connectivity: cc3d.dust(mask(size), threshold=MIN_VOXELS, connectivity=c),
-        "peer-scipy": lambda size, c=connectivity: scipy_dust(mask(size), c),
+Mask = Callable[[int], NDArray[np.uint8]]
+
+
+def mask_kernels(suffix: str, of: Mask) -> dict[str, dict[str, Kernel]]:
+    """The kernels on masks; SciPy only on the generated one."""
+    kernels: dict[str, dict[str, Kernel]] = {
+        f"fill_holes{suffix}": {
+            "vesu": lambda size: volume.fill_holes(of(size)),
+            "peer-fill_voids": lambda size: fill_voids.fill(of(size)),
+        }
     }
-    KERNELS[f"labels {connectivity}"] = {
-        "vesu": lambda size, c=connectivity: volume.connected_components(mask(size), c),
-        "peer-cc3d": lambda size, c=connectivity: cc3d.connected_components(mask(size), connectivity=c),
-    }
+    for c in (6, 26):
+        kernels[f"dust {c}{suffix}"] = {
+            "vesu": lambda size, c=c: volume.remove_dust(of(size), MIN_VOXELS, c),
+            "peer-cc3d": lambda size, c=c: cc3d.dust(of(size), threshold=MIN_VOXELS, connectivity=c),
+        }
+        if not suffix:
+            kernels[f"dust {c}"]["peer-scipy"] = lambda size, c=c: scipy_dust(of(size), c)
+        kernels[f"labels {c}{suffix}"] = {
+            "vesu": lambda size, c=c: volume.connected_components(of(size), c),
+            "peer-cc3d": lambda size, c=c: cc3d.connected_components(of(size), connectivity=c),
+        }
+    return kernels
+
+
+KERNELS |= mask_kernels("", mask)
+for name in REAL:
+    if REAL[name].is_file():
+        KERNELS |= mask_kernels(f" {name}", lambda size, name=name: real_mask(name, size))
 
 
 def cases(ours: bool) -> list[Any]:
@@ -94,7 +134,7 @@ def cases(ours: bool) -> list[Any]:
 
 
 def measure(benchmark: Any, size: int, run: Kernel) -> None:
-    probability(size), mask(size)  # made outside the timing
+    probability(size), mask(size)  # made outside the timing; real masks are read in the warm-up
     benchmark.pedantic(run, args=(size,), rounds=5, warmup_rounds=1)
 
 

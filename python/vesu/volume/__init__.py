@@ -1,4 +1,4 @@
-"""Kernels on 3-D masks and probabilities: components, dust, hysteresis, smoothing along z,
+"""Kernels on 3-D masks and probabilities: components, dust, cavities, hysteresis, smoothing, morphology, distance,
 topology, the watertight plug and the patch of sheets.
 
 Axes are (z, y, x). A mask is uint8 or bool and any non-zero voxel is foreground. Strided, Fortran-ordered and
@@ -8,15 +8,18 @@ half a second.
 
 from vesu.volume.arguments import Mask
 from vesu.volume.components import (
+    ComponentStats,
     component_sizes,
+    component_stats,
     connected_components,
-    fill_holes,
+    connected_components_multilabel,
     hysteresis,
     hysteresis_counted,
     remove_dust,
     remove_dust_counted,
 )
 from vesu.volume.distance import distance_transform
+from vesu.volume.holes import fill_holes, fill_holes_counted
 from vesu.volume.sheets import PatchReport, patch_sheets, patch_sheets_counted
 from vesu.volume.smoothing import smooth_z
 from vesu.volume.topology import (
@@ -31,16 +34,20 @@ from vesu.volume.topology import (
 
 __all__ = [
     "BettiNumbers",
+    "ComponentStats",
     "ComponentTopology",
     "Mask",
     "PatchReport",
     "betti_numbers",
     "component_sizes",
+    "component_stats",
     "component_topology",
     "connected_components",
+    "connected_components_multilabel",
     "distance_transform",
     "euler_number",
     "fill_holes",
+    "fill_holes_counted",
     "hysteresis",
     "hysteresis_counted",
     "patch_sheets",

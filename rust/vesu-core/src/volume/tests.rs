@@ -75,6 +75,35 @@ proptest! {
 }
 
 #[test]
+fn the_portable_path_gives_the_same_bits() {
+    let on = |portable| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(2)
+            .start_handler(move |_| super::wide::FORCE_PORTABLE.with(|force| force.set(portable)))
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let (shape, cancel) = ([37, 21, 150], Cancel::new());
+            let probability: Vec<f32> = (0..shape.iter().product::<usize>() as u32)
+                .map(|i| (i.wrapping_mul(0x9e37_79b1) >> 8) as f32 / (1 << 24) as f32)
+                .collect();
+            let mask: Vec<u8> = probability.iter().map(|&p| u8::from(p > 0.6)).collect();
+            ALL.map(|connectivity| {
+                let rule = DustRule { min_voxels: 3, ..DustRule::default() };
+                (
+                    connected_components(&mask, shape, connectivity, &cancel).unwrap(),
+                    component_stats(&mask, shape, connectivity, &cancel).unwrap(),
+                    remove_dust(&mask, shape, rule, connectivity, &cancel).unwrap().mask,
+                    fill_holes(&mask, shape, connectivity, &cancel).unwrap().mask,
+                    hysteresis(&probability, shape, 0.7, 0.99, connectivity, &cancel).unwrap().mask,
+                )
+            })
+        })
+    };
+    assert_eq!(on(true), on(false));
+}
+
+#[test]
 fn more_voxels_than_labels_can_count_are_refused() {
     // nothing of that size is ever allocated
     assert!(voxel_count("mask", [1 << 12, 1 << 10, 1 << 10]).is_err());
@@ -87,6 +116,8 @@ fn more_voxels_than_labels_can_count_are_refused() {
 fn a_slice_of_the_wrong_length_is_refused() {
     let cancel = Cancel::new();
     assert!(connected_components(&[1; 7], [2, 2, 2], Connectivity::Faces, &cancel).is_err());
+    assert!(connected_components_multilabel(&[1u32; 7], [2, 2, 2], Connectivity::Faces, &cancel).is_err());
+    assert!(fill_holes(&[1; 9], [2, 2, 2], Connectivity::Faces, &cancel).is_err());
     assert!(smooth_z(&[0.5; 7], [2, 2, 2], 1, &cancel).is_err());
     assert!(hysteresis(&[0.5; 9], [2, 2, 2], 0.1, 0.2, Connectivity::Faces, &cancel).is_err());
     assert!(probability_histogram(&[0.5; 8], Some(&[0; 7]), [2, 2, 2], 16, &cancel).is_err());
@@ -103,6 +134,9 @@ fn a_set_token_stops_every_kernel() {
         remove_dust(&mask, shape, DustRule { min_voxels: 3, ..DustRule::default() }, connectivity, &cancel),
         Err(Error::Cancelled)
     ));
+    assert!(matches!(fill_holes(&mask, shape, connectivity, &cancel), Err(Error::Cancelled)));
+    assert!(matches!(component_stats(&mask, shape, connectivity, &cancel), Err(Error::Cancelled)));
+    assert!(matches!(connected_components_multilabel(&mask, shape, connectivity, &cancel), Err(Error::Cancelled)));
     assert!(matches!(hysteresis(&probability, shape, 0.1, 0.2, connectivity, &cancel), Err(Error::Cancelled)));
     assert!(matches!(smooth_z(&probability, shape, 1, &cancel), Err(Error::Cancelled)));
     assert!(matches!(probability_histogram(&probability, None, shape, 16, &cancel), Err(Error::Cancelled)));
