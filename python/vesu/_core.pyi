@@ -16,11 +16,14 @@ __all__ = [
     "blake3_bytes",
     "blake3_file",
     "component_sizes",
+    "component_stats",
     "connected_components",
+    "connected_components_multilabel",
     "extract_features",
     "feature_families",
     "feature_moments",
     "feature_plan",
+    "fill_holes",
     "gather_features",
     "hysteresis",
     "ledger_canonical",
@@ -180,9 +183,25 @@ def connected_components(
 def component_sizes(
     mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
 ) -> NDArray[np.int64]: ...
+def connected_components_multilabel(
+    labels: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.bool_],
+    connectivity: int,
+    n_threads: int | None = None,
+) -> tuple[NDArray[np.uint32], int]: ...
+def component_stats(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]: ...
 def remove_dust(
-    mask: NDArray[np.uint8] | NDArray[np.bool_], min_voxels: int, connectivity: int, n_threads: int | None = None
+    mask: NDArray[np.uint8] | NDArray[np.bool_],
+    min_voxels: int,
+    connectivity: int,
+    keep_largest: int | None = None,
+    spare_border: bool = False,
+    n_threads: int | None = None,
 ) -> tuple[NDArray[np.uint8], int, int]: ...
+def fill_holes(
+    mask: NDArray[np.uint8] | NDArray[np.bool_], connectivity: int, n_threads: int | None = None
+) -> tuple[NDArray[np.uint8], int]: ...
 def hysteresis(
     probability: NDArray[np.float32], low: float, high: float, connectivity: int, n_threads: int | None = None
 ) -> tuple[NDArray[np.uint8], int, int]: ...

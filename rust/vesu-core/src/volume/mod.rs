@@ -68,3 +68,6 @@ impl TryFrom<i64> for Connectivity {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod exhaustive_tests;
