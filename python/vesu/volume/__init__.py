@@ -14,14 +14,20 @@ from vesu.volume.components import (
     remove_dust,
     remove_dust_counted,
 )
+from vesu.volume.morphology import closing, dilation, erosion, median, opening
 from vesu.volume.smoothing import smooth_z
 
 __all__ = [
     "Mask",
+    "closing",
     "component_sizes",
     "connected_components",
+    "dilation",
+    "erosion",
     "hysteresis",
     "hysteresis_counted",
+    "median",
+    "opening",
     "remove_dust",
     "remove_dust_counted",
     "smooth_z",

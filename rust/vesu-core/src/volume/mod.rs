@@ -9,6 +9,8 @@ mod components;
 mod dust;
 mod histogram;
 mod hysteresis;
+mod median;
+mod morphology;
 mod runs;
 mod smooth;
 
@@ -17,6 +19,10 @@ pub use components::{component_sizes, connected_components};
 pub use dust::{Dust, remove_dust};
 pub use histogram::{CLASSES, MAX_BINS, probability_histogram};
 pub use hysteresis::{Hysteresis, hysteresis};
+pub use median::{median, median_mask};
+pub use morphology::{
+    ElementShape, MAX_RADIUS as MAX_ELEMENT_RADIUS, Operation, Structure, binary_morphology, grey_morphology,
+};
 pub use smooth::{MAX_RADIUS, smooth_z};
 
 use crate::{Error, Result};
