@@ -18,19 +18,25 @@ from vesu.volume.components import (
     remove_dust_counted,
 )
 from vesu.volume.holes import fill_holes, fill_holes_counted
+from vesu.volume.morphology import closing, dilation, erosion, median, opening
 from vesu.volume.smoothing import smooth_z
 
 __all__ = [
     "ComponentStats",
     "Mask",
+    "closing",
     "component_sizes",
     "component_stats",
     "connected_components",
     "connected_components_multilabel",
     "fill_holes",
     "fill_holes_counted",
+    "dilation",
+    "erosion",
     "hysteresis",
     "hysteresis_counted",
+    "median",
+    "opening",
     "remove_dust",
     "remove_dust_counted",
     "smooth_z",

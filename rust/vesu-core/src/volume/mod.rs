@@ -17,6 +17,8 @@ mod meeting;
 mod painting;
 mod relations;
 mod slab;
+mod median;
+mod morphology;
 mod smooth;
 mod source;
 mod stats;
@@ -28,6 +30,10 @@ pub use dust::{Dust, DustRule, remove_dust};
 pub use histogram::{CLASSES, MAX_BINS, probability_histogram};
 pub use holes::{Filled, fill_holes};
 pub use hysteresis::{Hysteresis, hysteresis};
+pub use median::{median, median_mask};
+pub use morphology::{
+    ElementShape, MAX_RADIUS as MAX_ELEMENT_RADIUS, Operation, Structure, binary_morphology, grey_morphology,
+};
 pub use smooth::{MAX_RADIUS, smooth_z};
 pub use stats::{ComponentStats, component_stats};
 

@@ -2,6 +2,7 @@
 
 mod components;
 mod filters;
+mod morphology;
 
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
@@ -36,5 +37,6 @@ fn connectivity_of(py: Python<'_>, connectivity: i64) -> PyResult<Connectivity> 
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     components::register(m)?;
-    filters::register(m)
+    filters::register(m)?;
+    morphology::register(m)
 }
