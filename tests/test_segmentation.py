@@ -140,7 +140,7 @@ ALL_STEPS: tuple[Step, ...] = (
     Opening((0, 1, 1), "box"),
     Closing((2, 1, 1)),
     Plug(),
-    Patch(),
+    Patch(min_voxels=30),
     Fill(),
     Dust(50, keep_largest=3, spare_border=True),
 )
@@ -160,7 +160,7 @@ def test_every_step_is_the_kernel_it_names() -> None:  # R29
     expected.append(volume.opening(expected[-1], (0, 1, 1), "box"))
     expected.append(volume.closing(expected[-1], (2, 1, 1), "ball"))
     expected.append(volume.plug_holes(expected[-1]))
-    expected.append(volume.patch_sheets_counted(expected[-1])[0])
+    expected.append(volume.patch_sheets_counted(expected[-1], min_voxels=30)[0])
     expected.append(volume.fill_holes_counted(expected[-1])[0])
     expected.append(volume.remove_dust_counted(expected[-1], 50, keep_largest=3, spare_border=True)[0])
     assert found.thresholds == thresholds

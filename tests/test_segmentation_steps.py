@@ -86,6 +86,9 @@ def test_right_orders_are_taken(steps: Any) -> None:
         (Closing, {"shape": "cross"}, "closing.shape"),
         (Fill, {"connectivity": 4}, "fill.connectivity"),
         (Patch, {"max_gap": 0}, "patch.max_gap"),
+        (Patch, {"max_gap": 1025}, "patch.max_gap"),
+        (Patch, {"max_residual": -1}, "patch.max_residual"),
+        (Patch, {"min_voxels": 1.5}, "patch.min_voxels"),
     ],
 )
 def test_bad_parameters_are_named(kind: type[Step], arguments: dict[str, Any], named: str) -> None:
@@ -105,7 +108,7 @@ def test_a_bad_density_range_is_named(limits: Any) -> None:
 def test_a_ladder_survives_json() -> None:
     rule = ThresholdRule("density", 0.5, 0.9, (0.04, 0.1))
     steps = (Suppress(0.5), SmoothZ(2), Median(), Threshold(rule, 6), Dust(20, 6), Opening((0, 1, 1), "box"), Plug())
-    config = SegmentConfig((*steps, Closing(3), Patch(5), Fill(26), Dust(9, keep_largest=3)), (0.01, 0.2))
+    config = SegmentConfig((*steps, Closing(3), Patch(max_gap=5), Fill(26), Dust(9, keep_largest=3)), (0.01, 0.2))
     assert SegmentConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert config.to_json()["steps"][4] == {
         "name": "dust", "min_voxels": 20, "connectivity": 6, "keep_largest": None, "spare_border": False,

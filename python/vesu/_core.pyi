@@ -36,6 +36,8 @@ __all__ = [
     "ledger_open",
     "ledger_tree_head",
     "ledger_verify",
+    "median",
+    "morphology",
     "nx46_score",
     "nx47_score",
     "patch_sheets",
@@ -235,6 +237,16 @@ def hysteresis(
     probability: NDArray[np.float32], low: float, high: float, connectivity: int, n_threads: int | None = None
 ) -> tuple[NDArray[np.uint8], int, int]: ...
 def smooth_z(volume: NDArray[np.float32], radius: int, n_threads: int | None = None) -> NDArray[np.float32]: ...
+def median(
+    volume: NDArray[np.uint8] | NDArray[np.bool_] | NDArray[np.float32], n_threads: int | None = None
+) -> NDArray[Any]: ...
+def morphology(
+    volume: NDArray[np.uint8] | NDArray[np.bool_] | NDArray[np.float32],
+    operation: Literal["dilation", "erosion", "opening", "closing"] | str,
+    radius: tuple[int, int, int],
+    shape: Literal["ball", "box"] | str,
+    n_threads: int | None = None,
+) -> NDArray[Any]: ...
 def probability_histogram(
     probability: NDArray[np.float32], label: NDArray[np.uint8] | None, n_bins: int, n_threads: int | None = None
 ) -> NDArray[np.int64]: ...

@@ -337,29 +337,50 @@ class Fill(Step):
 
 @dataclass(frozen=True)
 class Patch(Step):
-    """Fill the holes of each sheet where a height map fits well: :func:`vesu.volume.patch_sheets`.
+    """Fill the holes of each sheet by its height map, where that closes a tunnel: :func:`vesu.volume.patch_sheets`.
 
     Parameters
     ----------
+    connectivity : {26, 18, 6}
+        Of the components that are taken for sheets.
+    min_voxels : int
+        Smaller components are left as they are, and no fill may touch them: dust goes first.
     max_gap : int
-        The widest hole, in voxels, that is bridged.
+        The widest hole, in voxels, that is bridged; at most 1024.
+    max_residual : float
+        Largest root mean square distance, in voxels, of a hole's surroundings from the plane that fits them best.
 
     Examples
     --------
-    >>> Patch(max_gap=8)
-    Patch(max_gap=8)
+    >>> Patch(max_gap=8).max_residual
+    3.0
     """
 
     name: str = field(default="patch", init=False, repr=False)
-    max_gap: int = 16
+    connectivity: int = 26
+    min_voxels: int = 1000
+    max_gap: int = 32
+    max_residual: float = 3.0
 
     def __post_init__(self) -> None:
+        check_connectivity(self)
+        whole(self, "min_voxels", 0)
         whole(self, "max_gap", 1)
+        require(self, "max_gap", self.max_gap <= 1024, "a whole number, 1 to 1024")
+        require(self, "max_residual", is_number(self.max_residual) and self.max_residual >= 0, "a number, 0 or more")
+        object.__setattr__(self, "max_residual", float(self.max_residual))
 
     def apply(
         self, array: Array, *, uncertainty: NDArray[np.float32] | None = None, n_threads: int | None = None
     ) -> tuple[Array, Detail]:
         """The patched mask, of which the mask is a part."""
-        mask, report = volume.patch_sheets_counted(array, max_gap=self.max_gap, n_threads=n_threads)
-        whole_numbers = {each.name: getattr(report, each.name) for each in fields(report)}
-        return mask, {name: value for name, value in whole_numbers.items() if is_number(value)}
+        mask, report = volume.patch_sheets_counted(
+            array,
+            connectivity=self.connectivity,
+            min_voxels=self.min_voxels,
+            max_gap=self.max_gap,
+            max_residual=self.max_residual,
+            n_threads=n_threads,
+        )
+        found = {each.name: getattr(report, each.name) for each in fields(report)}
+        return mask, {key: value for key, value in found.items() if is_number(value)}

@@ -76,7 +76,7 @@ class ThresholdRule:
     >>> ThresholdRule("quantile", 0.9, low_factor=0.5).thresholds(p)
     Thresholds(low=0.449..., high=0.899...)
     >>> ThresholdRule("density", 0.5, 1.0, density_range=(0.04, 0.2)).thresholds(p).high  # 0.5 would let half in
-    0.800...
+    0.799...
     """
 
     mode: Mode = "quantile"

@@ -20,6 +20,7 @@ from vesu.volume.components import (
 )
 from vesu.volume.distance import distance_transform
 from vesu.volume.holes import fill_holes, fill_holes_counted
+from vesu.volume.morphology import closing, dilation, erosion, median, opening
 from vesu.volume.sheets import PatchReport, patch_sheets, patch_sheets_counted
 from vesu.volume.smoothing import smooth_z
 from vesu.volume.topology import (
@@ -39,17 +40,22 @@ __all__ = [
     "Mask",
     "PatchReport",
     "betti_numbers",
+    "closing",
     "component_sizes",
     "component_stats",
     "component_topology",
     "connected_components",
     "connected_components_multilabel",
+    "dilation",
     "distance_transform",
+    "erosion",
     "euler_number",
     "fill_holes",
     "fill_holes_counted",
     "hysteresis",
     "hysteresis_counted",
+    "median",
+    "opening",
     "patch_sheets",
     "patch_sheets_counted",
     "plug_holes",

@@ -14,7 +14,9 @@ mod histogram;
 mod holes;
 mod hysteresis;
 mod measure;
+mod median;
 mod meeting;
+mod morphology;
 mod painting;
 mod plug;
 mod relations;
@@ -34,6 +36,10 @@ pub use dust::{Dust, DustRule, remove_dust};
 pub use histogram::{CLASSES, MAX_BINS, probability_histogram};
 pub use holes::{Filled, fill_holes};
 pub use hysteresis::{Hysteresis, hysteresis};
+pub use median::{median, median_mask};
+pub use morphology::{
+    ElementShape, MAX_RADIUS as MAX_ELEMENT_RADIUS, Operation, Structure, binary_morphology, grey_morphology,
+};
 pub use plug::{Plug, plug_holes};
 pub use sheets::{Discarded, MAX_GAP, Patch, PatchOptions, patch_sheets};
 pub use smooth::{MAX_RADIUS, smooth_z};

@@ -3,6 +3,7 @@
 mod components;
 mod distance;
 mod filters;
+mod morphology;
 mod sheets;
 mod topology;
 
@@ -41,6 +42,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     components::register(m)?;
     distance::register(m)?;
     filters::register(m)?;
+    sheets::register(m)?;
     topology::register(m)?;
-    sheets::register(m)
+    morphology::register(m)
 }
