@@ -63,7 +63,9 @@ def test_infinities_are_values_and_nan_is_refused() -> None:
     array = np.random.default_rng(3).choice(np.array([-np.inf, 0, 1, np.inf], np.float32), (5, 6, 70))
     assert np.array_equal(volume.median(array), reference.median(array))
     array[4, 5, 6] = np.nan
-    with pytest.raises(ArgumentError, match=r"volume: got 1 forbidden value, .* \(4, 5, 6\); accepted: float32 without"):
+    with pytest.raises(
+        ArgumentError, match=r"volume: got 1 forbidden value, .* \(4, 5, 6\); accepted: float32 without"
+    ):
         volume.median(array)
 
 

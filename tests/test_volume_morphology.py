@@ -1,4 +1,4 @@
-"""Dilation, erosion, opening, closing against SciPy; their laws; thread counts, bad input, Ctrl-C. smooth_z's exact bits."""
+"""Dilation, erosion, opening, closing against SciPy, their laws, threads, bad input, Ctrl-C; smooth_z to the bit."""
 
 import os
 import signal
@@ -73,14 +73,14 @@ def reference_by_distance(mask: NDArray[Any], radius: tuple[int, int, int], shap
     grid = np.indices(mask.shape, sparse=True)
     scale = int(np.prod([r for r in radius if r > 0], dtype=np.int64))
     for voxel in np.argwhere(mask):
-        offsets = [g - v for g, v in zip(grid, voxel, strict=True)]
-        if shape == "box":
-            inside = np.logical_and.reduce([np.abs(d) <= r for d, r in zip(offsets, radius, strict=True)])
-        else:
-            terms = [(d * (scale // r)) ** 2 for d, r in zip(offsets, radius, strict=True) if r > 0]
-            flat = [d == 0 for d, r in zip(offsets, radius, strict=True) if r == 0]
-            inside = np.logical_and.reduce([sum(terms) <= scale**2, *flat])
-        out |= np.broadcast_to(inside, mask.shape).astype(np.uint8)
+        offsets = np.broadcast_arrays(*(g - v for g, v in zip(grid, voxel, strict=True)))
+        inside = np.ones(mask.shape, bool)
+        if shape == "box" or 0 in radius:
+            for d, r in zip(offsets, radius, strict=True):
+                inside &= np.abs(d) <= r
+        if shape == "ball":
+            inside &= sum((d * (scale // r)) ** 2 for d, r in zip(offsets, radius, strict=True) if r > 0) <= scale**2
+        out |= inside.view(np.uint8)
     return out
 
 
@@ -291,7 +291,8 @@ def test_smooth_z_finds_one_bad_voxel_anywhere(bad: float, place: tuple[int, int
 @pytest.mark.parametrize("name", ["labels/2656396745", "predictions/1407735_speckle"])
 def test_closing_of_real_masks_is_scipys(real_data: Path, name: str) -> None:  # R29
     tifffile = pytest.importorskip("tifffile")
-    mask = (tifffile.imread(real_data / f"{name}.tif")[:70, :90, :200] == (1 if "labels" in name else 255)).view(np.uint8)
-    mask = mask if mask.any() else np.ones_like(mask)
+    voxels = tifffile.imread(real_data / f"{name}.tif")[100:170, 100:190, :200]
+    mask = ((voxels == 1) if "labels" in name else (voxels != 0)).view(np.uint8)
+    assert 0 < mask.mean() < 1
     for radius in [(2, 2, 2), (2, 1, 1)]:
         assert np.array_equal(volume.closing(mask, radius), reference.closing(mask, radius, "ball"))

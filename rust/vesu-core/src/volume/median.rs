@@ -128,8 +128,8 @@ fn at_least_14(columns: [(u64, u64); 4]) -> u64 {
 /// Columns that are worked on at a time.
 const TILE: usize = 512;
 
-/// Voxels in lockstep: two vectors of AVX2.
-const LANES: usize = 16;
+/// Voxels in lockstep: one vector of AVX2.
+const LANES: usize = 8;
 
 /// A tile's columns with one more at either side, in whole groups of lanes.
 const PADDED: usize = TILE + 2 * LANES;
@@ -175,18 +175,31 @@ fn load(column: &mut [f32; PADDED], row: &[f32], first: usize, width: usize) {
 
 #[inline(always)]
 fn smaller(a: Lanes, b: Lanes) -> Lanes {
-    std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    let mut least = a;
+    for i in 0..LANES {
+        least[i] = if a[i] < b[i] { a[i] } else { b[i] };
+    }
+    least
 }
 
 /// Of equal values the one that [`smaller`] does not take: a pair stays a pair, also of zeros of two signs.
 #[inline(always)]
 fn larger(a: Lanes, b: Lanes) -> Lanes {
-    std::array::from_fn(|i| if a[i] < b[i] { b[i] } else { a[i] })
+    let mut most = a;
+    for i in 0..LANES {
+        most[i] = if a[i] < b[i] { b[i] } else { a[i] };
+    }
+    most
 }
 
+/// The nine values of the columns from `at` on.
 #[inline(always)]
-fn lanes(row: &[f32], at: usize) -> Lanes {
-    std::array::from_fn(|i| row[at + i])
+fn nine(columns: &Columns, at: usize) -> [Lanes; 9] {
+    let mut values = [[0.0; LANES]; 9];
+    for k in 0..9 {
+        values[k].copy_from_slice(&columns[k][at..at + LANES]);
+    }
+    values
 }
 
 /// Put each named pair of `values` in order.
@@ -214,9 +227,9 @@ multiversion! {
     /// Sort the nine values of the first `width` columns.
     fn sort_columns(columns: &mut Columns, width: usize) {
         for at in (0..width).step_by(LANES) {
-            let sorted = sort9(std::array::from_fn(|k| lanes(&columns[k], at)));
-            for (row, values) in columns.iter_mut().zip(sorted) {
-                row[at..at + LANES].copy_from_slice(&values);
+            let sorted = sort9(nine(columns, at));
+            for k in 0..9 {
+                columns[k][at..at + LANES].copy_from_slice(&sorted[k]);
             }
         }
     }
@@ -227,7 +240,7 @@ multiversion! {
     fn medians(out: &mut [f32], columns: &Columns) {
         for (group, out) in out.chunks_mut(LANES).enumerate() {
             let at = group * LANES;
-            let median = median27(std::array::from_fn(|side| std::array::from_fn(|k| lanes(&columns[k], at + side))));
+            let median = median27(nine(columns, at), nine(columns, at + 1), nine(columns, at + 2));
             out.copy_from_slice(&median[..out.len()]);
         }
     }
@@ -240,7 +253,7 @@ multiversion! {
 /// not below it; where either is over 14 the value cannot be the median. What is left are four smallest, five middle
 /// and four largest values, and the median is the seventh of these thirteen.
 #[inline(always)]
-fn median27([a, b, c]: [[Lanes; 9]; 3]) -> Lanes {
+fn median27(a: [Lanes; 9], b: [Lanes; 9], c: [Lanes; 9]) -> Lanes {
     let smallest = |i: usize| smaller(smaller(a[i], b[i]), c[i]);
     let largest = |i: usize| larger(larger(a[i], b[i]), c[i]);
     let middle = |i: usize| larger(smaller(a[i], b[i]), smaller(larger(a[i], b[i]), c[i]));
@@ -276,7 +289,8 @@ mod tests {
         let column = |ones: usize| -> [Lanes; 9] { std::array::from_fn(|i| [f32::from(i >= 9 - ones); LANES]) };
         for code in 0..1000 {
             let ones = [code / 100, code / 10 % 10, code % 10];
-            let median = median27(ones.map(column));
+            let [a, b, c] = ones.map(column);
+            let median = median27(a, b, c);
             assert_eq!(median, [f32::from(ones.iter().sum::<usize>() >= 14); LANES], "{ones:?}");
         }
     }

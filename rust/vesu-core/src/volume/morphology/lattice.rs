@@ -109,9 +109,10 @@ multiversion! {
     }
 }
 
-/// One voxel a cell, joined by a comparison of `f32`.
+/// One voxel a cell. `max` and `min` rather than a comparison: of that a compiler makes stores of only the values that
+/// change, which some processors do slowly. No value is NaN.
 macro_rules! float_lattice {
-    ($(#[$meta:meta])* $name:ident, $bottom:expr, $join:ident, $join_both:ident, $wins:tt) => {
+    ($(#[$meta:meta])* $name:ident, $bottom:expr, $join:ident, $best:ident) => {
         $(#[$meta])*
         pub struct $name;
 
@@ -132,23 +133,16 @@ macro_rules! float_lattice {
             }
 
             fn join_shifted(row: &mut [f32], padded: &[f32], step: usize, _nx: usize) {
-                $join_both(row, padded, &padded[2 * step..]);
+                let n = row.len();
+                $join(row, &padded[..n]);
+                $join(row, &padded[2 * step..][..n]);
             }
         }
 
         multiversion! {
             fn $join(target: &mut [f32], source: &[f32]) {
                 for (cell, &other) in target.iter_mut().zip(source) {
-                    *cell = if other $wins *cell { other } else { *cell };
-                }
-            }
-        }
-
-        multiversion! {
-            fn $join_both(row: &mut [f32], before: &[f32], after: &[f32]) {
-                for ((cell, &before), &after) in row.iter_mut().zip(before).zip(after) {
-                    let best = if before $wins *cell { before } else { *cell };
-                    *cell = if after $wins best { after } else { best };
+                    *cell = cell.$best(other);
                 }
             }
         }
@@ -157,10 +151,10 @@ macro_rules! float_lattice {
 
 float_lattice! {
     /// Dilation of numbers.
-    Largest, f32::NEG_INFINITY, max, max_both, >
+    Largest, f32::NEG_INFINITY, join_largest, max
 }
 
 float_lattice! {
     /// Erosion of numbers.
-    Smallest, f32::INFINITY, min, min_both, <
+    Smallest, f32::INFINITY, join_smallest, min
 }
