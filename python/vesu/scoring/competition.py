@@ -103,7 +103,7 @@ def score(
     voi = VoiScore(1 / (1 + voi_alpha * (split + merge)), split, merge, split + merge, n_ours, n_theirs)
     timings["total"] = time.perf_counter() - start
     parts = {"topology": topology.score, "surface": surface.score, "voi": voi.score}
-    total = sum(TERM_WEIGHTS[name] * part for name, part in parts.items())
+    total = math.fsum(TERM_WEIGHTS[name] * part for name, part in parts.items())
     return ScoreReport(total, topology, surface, voi, timings)
 
 
