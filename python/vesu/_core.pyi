@@ -14,6 +14,7 @@ __all__ = [
     "_gate_probe",
     "betti_matching",
     "betti_matching_octants",
+    "betti_unmatched",
     "blake3_array",
     "blake3_bytes",
     "blake3_file",
@@ -205,6 +206,14 @@ def betti_matching_octants(
     label: NDArray[np.uint8] | NDArray[np.bool_],
     n_threads: int | None = None,
 ) -> NDArray[np.int64]: ...
+
+# For the prediction and for the label, one array of (z, y, x) per dimension.
+def betti_unmatched(
+    prediction: NDArray[np.uint8] | NDArray[np.bool_],
+    label: NDArray[np.uint8] | NDArray[np.bool_],
+    n_threads: int | None = None,
+    octants: bool = True,
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]: ...
 
 # ---- ledger ----
 @final

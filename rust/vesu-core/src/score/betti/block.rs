@@ -47,8 +47,11 @@ impl Block {
         &self.codes[z * area..][..area]
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = &[u8]> {
-        self.codes.chunks_exact(self.shape[2])
+    /// (z, y, x) of voxels of this block, whose first voxel is `from`.
+    pub fn places(&self, voxels: &[u32], from: Shape) -> Vec<Shape> {
+        let [_, ny, nx] = self.shape;
+        let place = |voxel: usize| [from[0] + voxel / (ny * nx), from[1] + voxel / nx % ny, from[2] + voxel % nx];
+        voxels.iter().map(|&voxel| place(voxel as usize)).collect()
     }
 
     /// Both masks' words of row `row` (z * ny + y).
