@@ -5,6 +5,7 @@ of one value come in order of (z, y, x, type). The comparison is the filtration 
 are in the comparison's order and the rows in the mask's.
 """
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -36,8 +37,8 @@ def betti_matching(prediction: NDArray[Any], label: NDArray[Any]) -> NDArray[np.
 
 
 def unmatched(prediction: NDArray[Any], label: NDArray[Any]) -> list[list[Places]]:
-    """Per mask and dimension a sorted list of (z, y, x): of a component and a tunnel the last voxel of the cell that bears
-    it, of a cavity the first voxel of background in the cube that ends it.
+    """Per mask and dimension a sorted list of (z, y, x): of a component and a tunnel the last voxel of the cell that
+    bears it, of a cavity the first voxel of background in the cube that ends it.
     """
     masks = [prediction != 0, label != 0]
     places: list[list[Places]] = [[], []]
@@ -183,7 +184,7 @@ def _label(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArr
         a, b, c, period = (int(n) for n in rng.integers([1, -2, -2, 3], [3, 3, 3, 9]))
         sheet = (a * z + b * y + c * x) % period < 2
         holes = _grown(_some(shape, 1, rng, of=200)) != 0
-        return (sheet & ~holes).astype(np.uint8)
+        return np.asarray(sheet & ~holes, np.uint8)
     if kind == "shells":
         label = np.zeros(shape, np.uint8)
         for _ in range(3):
@@ -219,8 +220,13 @@ def small_pairs(count: int, seed: int) -> list[tuple[NDArray[np.uint8], NDArray[
     return [(_unpacked(int(a), shapes[i % 3]), _unpacked(int(b), shapes[i % 3])) for i, (a, b) in enumerate(bits)]
 
 
-def all_masks_of_2x2x2() -> list[NDArray[np.uint8]]:
-    return [_unpacked(bits, (2, 2, 2)) for bits in range(256)]
+def all_pairs_of_2x2x2_by_eights() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Every pair of 2x2x2 masks; 4x4x4 masks hold eight of them, one an octant."""
+    masks = [_unpacked(bits, (2, 2, 2)) for bits in range(256)]
+    for prediction in masks:
+        for first in range(0, 256, 8):
+            eight = np.stack(masks[first : first + 8]).reshape(2, 2, 2, 2, 2, 2)
+            yield np.tile(prediction, (2, 2, 2)), eight.transpose(0, 3, 1, 4, 2, 5).reshape(4, 4, 4)
 
 
 def _unpacked(bits: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

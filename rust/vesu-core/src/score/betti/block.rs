@@ -35,7 +35,7 @@ impl Block {
             let at = (z * ny + y) * nx + from[2];
             let voxels = prediction[at..].iter().zip(&label[at..]);
             for (code, (&prediction, &label)) in codes.iter_mut().zip(voxels) {
-                *code = u8::from(prediction != 0) * MASK_BIT[0] | u8::from(label != 0) * MASK_BIT[1];
+                *code = (u8::from(prediction != 0) * MASK_BIT[0]) | (u8::from(label != 0) * MASK_BIT[1]);
             }
             words.extend(codes.chunks(64).map(packed));
         }

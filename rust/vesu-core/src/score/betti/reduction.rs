@@ -88,7 +88,7 @@ impl Reduction {
                 self.working.toggle(rank as usize);
             }
             added += 1;
-            if added % 1024 == 0 {
+            if added.is_multiple_of(1024) {
                 cancel.check()?;
             }
         }
@@ -98,12 +98,12 @@ impl Reduction {
 
 /// A set of numbers that gives its highest quickly: a bit for each, above them a bit for each word that is not zero,
 /// and so on.
-struct BitTree {
+pub(super) struct BitTree {
     levels: Vec<Vec<u64>>,
 }
 
 impl BitTree {
-    fn new(len: usize) -> Result<Self> {
+    pub fn new(len: usize) -> Result<Self> {
         let mut levels = Vec::new();
         let mut words = len.max(1);
         while levels.is_empty() || words > 1 {
@@ -114,7 +114,7 @@ impl BitTree {
     }
 
     #[inline]
-    fn toggle(&mut self, mut number: usize) {
+    pub fn toggle(&mut self, mut number: usize) {
         for level in &mut self.levels {
             let word = &mut level[number / 64];
             let before = *word;
@@ -126,7 +126,7 @@ impl BitTree {
         }
     }
 
-    fn highest(&self) -> Option<usize> {
+    pub fn highest(&self) -> Option<usize> {
         let mut levels = self.levels.iter().rev();
         let top = levels.next()?[0];
         let mut number = 63usize.checked_sub(top.leading_zeros() as usize)?;
@@ -137,7 +137,7 @@ impl BitTree {
     }
 
     /// Empty the set into `list`, highest first.
-    fn drain_into(&mut self, list: &mut Vec<u32>) {
+    pub fn drain_into(&mut self, list: &mut Vec<u32>) {
         while let Some(number) = self.highest() {
             list.push(number as u32);
             self.toggle(number);
