@@ -5,6 +5,7 @@ of one value come in order of (z, y, x, type). The comparison is the filtration 
 are in the comparison's order and the rows in the mask's.
 """
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -22,22 +23,65 @@ SPANS: dict[int, list[tuple[int, int, int]]] = {
 }
 """By dimension and type: the axes along which a cell extends."""
 
-DIMENSIONS = range(3)
+
+Places = list[list[int]]
 
 
 def betti_matching(prediction: NDArray[Any], label: NDArray[Any]) -> NDArray[np.int64]:
     """Rows: dimension; columns: matched, of the prediction, of the label."""
-    masks = [prediction != 0, label != 0]
-    union = masks[0] | masks[1]
     counts = np.zeros((3, 3), np.int64)
-    for dimension in DIMENSIONS:
-        own = [_lasting(_pairs(mask, mask, dimension), mask, dimension) for mask in masks]
-        both = _lasting(_pairs(union, union, dimension), union, dimension)
-        images = [{death: birth for birth, death in _pairs(mask, union, dimension)} for mask in masks]
-        births = [{birth for birth, _ in pairs} for pairs in own]
-        matched = [death for _, death in both if all(images[k].get(death) in births[k] for k in range(2))]
+    for dimension in range(3):
+        own, matched = _own_and_matched(prediction, label, dimension)
         counts[dimension] = len(matched), len(own[0]), len(own[1])
     return counts
+
+
+def unmatched(prediction: NDArray[Any], label: NDArray[Any]) -> list[list[Places]]:
+    """Per mask and dimension a sorted list of (z, y, x): of a component and a tunnel the last voxel of the cell that
+    bears it, of a cavity the first voxel of background in the cube that ends it.
+    """
+    masks = [prediction != 0, label != 0]
+    places: list[list[Places]] = [[], []]
+    for dimension in range(3):
+        own, matched = _own_and_matched(prediction, label, dimension)
+        for mask, pairs in enumerate(own):
+            taken = {births[mask] for births in matched}
+            rest = [(birth, death) for birth, death in pairs if birth not in taken]
+            if dimension == 2:
+                here = [_first_background(masks[mask], death) for _, death in rest]
+            else:
+                here = [_last_voxel(birth, dimension) for birth, _ in rest]
+            places[mask].append(sorted(here))
+    return places
+
+
+def _own_and_matched(
+    prediction: NDArray[Any], label: NDArray[Any], dimension: int
+) -> tuple[list[list[tuple[Cell, Cell]]], list[tuple[Cell, Cell]]]:
+    """(birth, death) of each mask's features; the two births of every match."""
+    masks = [prediction != 0, label != 0]
+    union = masks[0] | masks[1]
+    own = [_lasting(_pairs(mask, mask, dimension), mask, dimension) for mask in masks]
+    both = _lasting(_pairs(union, union, dimension), union, dimension)
+    images = [{death: birth for birth, death in _pairs(mask, union, dimension)} for mask in masks]
+    births = [{birth for birth, _ in pairs} for pairs in own]
+    matched = []
+    for _, death in both:
+        first, second = images[0].get(death), images[1].get(death)
+        if first is not None and second is not None and first in births[0] and second in births[1]:
+            matched.append((first, second))
+    return own, matched
+
+
+def _last_voxel(cell: Cell, dimension: int) -> list[int]:
+    z, y, x, kind = cell
+    return [low + step for low, step in zip((z, y, x), SPANS[dimension][kind], strict=True)]
+
+
+def _first_background(mask: NDArray[np.bool_], cube: Cell) -> list[int]:
+    z, y, x, _ = cube
+    within = np.argwhere(~mask[z : z + 2, y : y + 2, x : x + 2])[0]
+    return [z + int(within[0]), y + int(within[1]), x + int(within[2])]
 
 
 def _cells(shape: tuple[int, ...], dimension: int) -> list[Cell]:
@@ -138,9 +182,9 @@ def _label(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArr
         return 1 - _some(shape, int(rng.integers(1, 4)), rng, of=40)
     if kind == "sheets":
         a, b, c, period = (int(n) for n in rng.integers([1, -2, -2, 3], [3, 3, 3, 9]))
-        sheet = ((a * z + b * y + c * x) % period < 2).astype(np.uint8)
-        holes = _grown(_some(shape, 1, rng, of=200))
-        return sheet & ~holes & 1
+        sheet = (a * z + b * y + c * x) % period < 2
+        holes = _grown(_some(shape, 1, rng, of=200)) != 0
+        return np.asarray(sheet & ~holes, np.uint8)
     if kind == "shells":
         label = np.zeros(shape, np.uint8)
         for _ in range(3):
@@ -154,7 +198,8 @@ def _label(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArr
     field = rng.integers(0, 256, shape)
     for axis in (0, 1, 2, 0, 1, 2):
         field = field + np.roll(field, 1, axis)
-    return (field >= np.sort(field, axis=None)[field.size * int(rng.integers(3, 9)) // 10]).astype(np.uint8)
+    threshold = np.sort(field, axis=None)[field.size * int(rng.integers(3, 9)) // 10]
+    return np.asarray(field >= threshold, np.uint8)
 
 
 def _grown(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -175,8 +220,13 @@ def small_pairs(count: int, seed: int) -> list[tuple[NDArray[np.uint8], NDArray[
     return [(_unpacked(int(a), shapes[i % 3]), _unpacked(int(b), shapes[i % 3])) for i, (a, b) in enumerate(bits)]
 
 
-def all_masks_of_2x2x2() -> list[NDArray[np.uint8]]:
-    return [_unpacked(bits, (2, 2, 2)) for bits in range(256)]
+def all_pairs_of_2x2x2_by_eights() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Every pair of 2x2x2 masks; 4x4x4 masks hold eight of them, one an octant."""
+    masks = [_unpacked(bits, (2, 2, 2)) for bits in range(256)]
+    for prediction in masks:
+        for first in range(0, 256, 8):
+            eight = np.stack(masks[first : first + 8]).reshape(2, 2, 2, 2, 2, 2)
+            yield np.tile(prediction, (2, 2, 2)), eight.transpose(0, 3, 1, 4, 2, 5).reshape(4, 4, 4)
 
 
 def _unpacked(bits: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

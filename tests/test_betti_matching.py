@@ -24,6 +24,7 @@ from vesu.errors import ArgumentError
 KNOWN: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "betti_known_answers.json").read_text())
 THREADS = (1, 2, 3, 8)
 KERNELS = (_core.betti_matching, _core.betti_matching_octants)
+ALL_KERNELS = (*KERNELS, _core.betti_unmatched)
 
 Mask = NDArray[np.uint8]
 
@@ -62,10 +63,10 @@ def test_the_known_answers_are_not_empty() -> None:
 
 
 def test_all_pairs_of_2x2x2_masks_count_as_the_reference_implementation_does() -> None:  # R45
-    masks = reference.all_masks_of_2x2x2()
-    counts = [_core.betti_matching(prediction, label, 1) for prediction in masks for label in masks]
-    assert np.array_equal(np.sum(counts, axis=0), rows(KNOWN["all_2x2x2"]["sum"]))
-    assert digest(counts) == KNOWN["all_2x2x2"]["sha256"]
+    # One by one they are in the core's own tests.
+    counts = [_core.betti_matching_octants(*pair, 1) for pair in reference.all_pairs_of_2x2x2_by_eights()]
+    assert np.array_equal(np.sum(counts, axis=0), rows(KNOWN["all_2x2x2_by_eights"]["sum"]))
+    assert digest(counts) == KNOWN["all_2x2x2_by_eights"]["sha256"]
 
 
 def test_pairs_of_3x3x2_masks_count_as_the_reference_implementation_does() -> None:  # R45
@@ -92,6 +93,29 @@ def pairs(draw: st.DrawFn, longest: int = 5) -> tuple[Mask, Mask]:
 @given(pairs())
 def test_counts_are_those_of_the_matrix_reduction(pair: tuple[Mask, Mask]) -> None:  # R45
     assert np.array_equal(_core.betti_matching(*pair), reference.betti_matching(*pair))
+
+
+@settings(max_examples=150, deadline=None)
+@given(pairs())
+def test_unmatched_features_lie_where_the_matrix_reduction_has_them(pair: tuple[Mask, Mask]) -> None:  # R45
+    found = _core.betti_unmatched(*pair, octants=False)
+    assert [[places.tolist() for places in mask] for mask in found] == reference.unmatched(*pair)
+
+
+@pytest.mark.parametrize("seed", range(0, 540, 20))
+@pytest.mark.parametrize("octants", [False, True])
+def test_counts_less_matches_are_the_unmatched(seed: int, octants: bool) -> None:  # R45
+    pair = reference.generated_pair(seed)
+    counts = _core.betti_matching_octants(*pair) if octants else _core.betti_matching(*pair)
+    found = _core.betti_unmatched(*pair, octants=octants)
+    for mask, places in enumerate(found):
+        assert [len(p) for p in places] == (counts[:, 1 + mask] - counts[:, 0]).tolist()
+        components, tunnels, cavities = (tuple(p.T) for p in places)
+        assert pair[mask][components].all()
+        assert pair[mask][tunnels].all()
+        assert not pair[mask][cavities].any()
+        assert all(p.dtype == np.int64 and p.shape[1:] == (3,) for p in places)
+        assert all(p.tolist() == sorted(p.tolist()) for p in places)
 
 
 @settings(max_examples=40, deadline=None)
@@ -161,8 +185,8 @@ def test_real_masks_count_as_the_reference_implementation_does(real_data: Path, 
 
 def real_mask(folder: Path, name: str) -> Mask:
     if (folder / "labels" / f"{name}.tif").is_file():
-        return (read_volume(folder / "labels" / f"{name}.tif") == 1).astype(np.uint8)
-    return (read_volume(folder / "predictions" / f"1407735_{name}.tif") != 0).astype(np.uint8)
+        return np.asarray(read_volume(folder / "labels" / f"{name}.tif") == 1, np.uint8)
+    return np.asarray(read_volume(folder / "predictions" / f"1407735_{name}.tif") != 0, np.uint8)
 
 
 # ---- threads, arrays, bad input ----
@@ -176,6 +200,9 @@ def test_same_counts_on_any_number_of_threads(kernel: Callable[..., NDArray[np.i
     counts = [kernel(prediction, label, threads) for threads in THREADS]
     assert all(np.array_equal(counts[0], other) for other in counts)
     assert counts[0][:, 0].any()
+    found = [_core.betti_unmatched(prediction, label, threads) for threads in THREADS]
+    for other in found[1:]:
+        assert all(np.array_equal(a, b) for side in (0, 1) for a, b in zip(found[0][side], other[side], strict=True))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -200,7 +227,7 @@ def test_empty_and_full_masks_have_no_features(shape: tuple[int, int, int], fill
         assert not kernel(prediction, label).any()
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
 def test_bad_input_is_refused_by_name(kernel: Callable[..., Any]) -> None:  # R45
     good = np.zeros((3, 4, 5), np.uint8)
     for bad in (good[0], good.astype(np.float32), good[:0], [[[0]]], None):

@@ -15,6 +15,7 @@ __all__ = [
     "betti_matching",
     "betti_matching_octants",
     "betti_numbers",
+    "betti_unmatched",
     "blake3_array",
     "blake3_bytes",
     "blake3_file",
@@ -308,6 +309,13 @@ def patch_sheets(
     max_residual: float,
     n_threads: int | None = None,
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]: ...
+# For the prediction and for the label, one array of (z, y, x) per dimension.
+def betti_unmatched(
+    prediction: NDArray[np.uint8] | NDArray[np.bool_],
+    label: NDArray[np.uint8] | NDArray[np.bool_],
+    n_threads: int | None = None,
+    octants: bool = True,
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]: ...
 
 # ---- ledger ----
 @final

@@ -42,7 +42,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     components::register(m)?;
     distance::register(m)?;
     filters::register(m)?;
+    morphology::register(m)?;
     sheets::register(m)?;
-    topology::register(m)?;
-    morphology::register(m)
+    topology::register(m)
 }

@@ -35,7 +35,7 @@ impl Block {
             let at = (z * ny + y) * nx + from[2];
             let voxels = prediction[at..].iter().zip(&label[at..]);
             for (code, (&prediction, &label)) in codes.iter_mut().zip(voxels) {
-                *code = u8::from(prediction != 0) * MASK_BIT[0] | u8::from(label != 0) * MASK_BIT[1];
+                *code = (u8::from(prediction != 0) * MASK_BIT[0]) | (u8::from(label != 0) * MASK_BIT[1]);
             }
             words.extend(codes.chunks(64).map(packed));
         }
@@ -47,8 +47,11 @@ impl Block {
         &self.codes[z * area..][..area]
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = &[u8]> {
-        self.codes.chunks_exact(self.shape[2])
+    /// (z, y, x) of voxels of this block, whose first voxel is `from`.
+    pub fn places(&self, voxels: &[u32], from: Shape) -> Vec<Shape> {
+        let [_, ny, nx] = self.shape;
+        let place = |voxel: usize| [from[0] + voxel / (ny * nx), from[1] + voxel / nx % ny, from[2] + voxel % nx];
+        voxels.iter().map(|&voxel| place(voxel as usize)).collect()
     }
 
     /// Both masks' words of row `row` (z * ny + y).

@@ -1,41 +1,45 @@
 //! Dimension 2: cavities, the 26-connected sets of background voxels that do not reach the block's faces.
 
+use std::mem;
+
 use super::block::Block;
-use super::components::Features;
 use super::forest::Forest;
+use super::found::Found;
 use super::runs::{CORNERS, Runs, unite_neighbours};
 use crate::{Cancel, Result};
 
 /// The set of the forest that stands for all outside the block.
 const OUTSIDE: u32 = 0;
+/// No cavity.
+const NONE: u32 = u32::MAX;
 
-pub fn match_cavities(block: &Block, cancel: &Cancel) -> Result<Features> {
-    let mut masks =
-        [Background::of(block, |words| !words[0], cancel)?, Background::of(block, |words| !words[1], cancel)?];
-    let count = [masks[0].cavities(), masks[1].cavities()];
-    let matched = if count.contains(&0) {
-        0
-    } else {
-        let mut union = Background::of(block, |[first, second]| !(first | second), cancel)?;
-        let cavities = union.last_runs(block);
-        let [first, second] = &mut masks;
-        let (first, second) = (first.last_within(&cavities), second.last_within(&cavities));
-        first.iter().zip(second).filter(|&(&first, second)| first && second).count() as u64
-    };
-    Ok(Features { count, matched })
-}
-
-/// Where a background run lies: its row, and its last voxel's x.
-#[derive(Clone, Copy)]
-struct Place {
-    row: usize,
-    x: u32,
+/// The cavities of both masks, each at its last voxel.
+pub fn find_cavities(block: &Block, cancel: &Cancel) -> Result<Found> {
+    let mut first = Background::of(block, |words| !words[0], cancel)?;
+    let mut second = Background::of(block, |words| !words[1], cancel)?;
+    let births = [first.cavities(), second.cavities()];
+    let mut matched = [Vec::new(), Vec::new()];
+    if births.iter().all(|cavities| !cavities.is_empty()) {
+        let mut union = Background::of(block, |[first, second]| !(first | second), cancel)?.cavities();
+        union.sort_unstable();
+        for voxel in union.into_iter().rev() {
+            if let (Some(a), Some(b)) = (first.take(voxel), second.take(voxel)) {
+                matched[0].push(a);
+                matched[1].push(b);
+            }
+        }
+    }
+    Ok(Found { births, matched })
 }
 
 /// The background of some mask: its runs and their sets; run i is number i + 1.
 struct Background {
+    row_length: u32,
+    rows: usize,
     runs: Runs,
     forest: Forest,
+    /// By root: the cavity's last voxel, or `NONE` if it reaches the block's faces or was taken.
+    last: Vec<u32>,
 }
 
 impl Background {
@@ -45,54 +49,44 @@ impl Background {
         let mut forest = Forest::new(runs.runs.len() + 1);
         unite_neighbours(&runs, block, CORNERS, (&mut forest, 1), cancel)?;
         let [nz, ny, nx] = block.shape;
+        let last = vec![NONE; runs.runs.len() + 1];
+        let mut this = Self { row_length: nx as u32, rows: nz * ny, runs, forest, last };
         for row in 0..nz * ny {
             let (z, y) = (row / ny, row % ny);
             let on_face = z == 0 || z + 1 == nz || y == 0 || y + 1 == ny;
-            for i in runs.row(row) {
-                let run = runs.runs[i];
+            for i in this.runs.row(row) {
+                let run = this.runs.runs[i];
                 if on_face || run.start == 0 || run.end as usize == nx {
-                    forest.unite(OUTSIDE, i as u32 + 1);
+                    this.forest.unite(OUTSIDE, i as u32 + 1);
                 }
             }
         }
-        Ok(Self { runs, forest })
+        this.find_last_voxels();
+        Ok(this)
     }
 
-    fn cavities(&self) -> u64 {
-        self.forest.roots() as u64 - 1
-    }
-
-    /// The last run of each cavity, in order.
-    fn last_runs(&mut self, block: &Block) -> Vec<Place> {
-        let mut seen = vec![false; self.runs.runs.len() + 1];
-        seen[OUTSIDE as usize] = true;
-        let mut places = Vec::new();
-        for row in (0..block.shape[0] * block.shape[1]).rev() {
-            for i in self.runs.row(row).rev() {
-                let root = self.forest.find(i as u32 + 1) as usize;
-                if !seen[root] {
-                    seen[root] = true;
-                    places.push(Place { row, x: self.runs.runs[i].end - 1 });
+    fn find_last_voxels(&mut self) {
+        for row in 0..self.rows {
+            for i in self.runs.row(row) {
+                let root = self.forest.find(i as u32 + 1);
+                if root != OUTSIDE {
+                    self.last[root as usize] = row as u32 * self.row_length + self.runs.runs[i].end - 1;
                 }
             }
         }
-        places.reverse();
-        places
     }
 
-    /// For each cavity of the union: whether it lies in a cavity here, and no later one lies in the same.
-    fn last_within(&mut self, cavities: &[Place]) -> Vec<bool> {
-        let mut taken = vec![false; self.runs.runs.len() + 1];
-        taken[OUTSIDE as usize] = true;
-        let mut last = vec![false; cavities.len()];
-        for (place, last) in cavities.iter().zip(&mut last).rev() {
-            let range = self.runs.row(place.row);
-            let first = range.start;
-            let i = first + self.runs.runs[range].partition_point(|run| run.end <= place.x);
-            let root = self.forest.find(i as u32 + 1) as usize;
-            *last = !taken[root];
-            taken[root] = true;
-        }
-        last
+    /// The last voxel of every cavity.
+    fn cavities(&self) -> Vec<u32> {
+        self.last.iter().copied().filter(|&voxel| voxel != NONE).collect()
+    }
+
+    /// The last voxel of the cavity around a background voxel, unless there is none or it was taken before.
+    fn take(&mut self, voxel: u32) -> Option<u32> {
+        let (row, x) = (voxel / self.row_length, voxel % self.row_length);
+        let range = self.runs.row(row as usize);
+        let i = range.start + self.runs.runs[range].partition_point(|run| run.end <= x);
+        let root = self.forest.find(i as u32 + 1) as usize;
+        Some(mem::replace(&mut self.last[root], NONE)).filter(|&voxel| voxel != NONE)
     }
 }

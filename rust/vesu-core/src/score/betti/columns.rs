@@ -60,8 +60,19 @@ pub struct Square {
     pub normal: u8,
 }
 
+/// An edge: its lowest voxel's index and the axis along which it runs. Ordered as edges of one value are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edge {
+    pub voxel: u32,
+    pub axis: u8,
+}
+
 /// What is left of the matrix.
+#[derive(Default)]
 pub struct RelativeMatrix {
+    /// The mask's own edges that settle nothing, with their rows, and its squares; empty unless asked for.
+    pub rims: Vec<(Edge, u32)>,
+    pub within: Columns,
     /// Squares in the union.
     pub inner: Columns,
     /// Squares outside, in order of `squares`.
@@ -72,9 +83,10 @@ pub struct RelativeMatrix {
 }
 
 impl RelativeMatrix {
-    /// The box relative to the mask whose bit is `bit`.
-    pub fn of(block: &Block, bit: u8, cancel: &Cancel) -> Result<Self> {
-        let mut sweep = Sweep::new(block, bit)?;
+    /// The box relative to the mask whose bit is `bit`. With `rims` the mask's own cells do not vanish: a column that would
+    /// be zero then gives a cycle in the mask.
+    pub fn of(block: &Block, bit: u8, rims: bool, cancel: &Cancel) -> Result<Self> {
+        let mut sweep = Sweep::new(block, bit, rims)?;
         sweep.first_slice()?;
         for z in 1..block.shape[0] {
             cancel.check()?;
@@ -112,6 +124,7 @@ struct Sweep<'b> {
     block: &'b Block,
     /// Level by code.
     levels: [u8; 4],
+    with_rims: bool,
     matrix: RelativeMatrix,
     links: Vec<Link>,
     /// By voxel of the slice: what the walks of its edges along y (0) and x (1) collect.
@@ -121,7 +134,7 @@ struct Sweep<'b> {
 }
 
 impl<'b> Sweep<'b> {
-    fn new(block: &'b Block, bit: u8) -> Result<Self> {
+    fn new(block: &'b Block, bit: u8, with_rims: bool) -> Result<Self> {
         let [_, ny, nx] = block.shape;
         let level = |code: u8| if code & bit != 0 { 0 } else { 2 - u8::from(code != 0) };
         let nothing = || -> Result<Vec<u32>> {
@@ -132,12 +145,8 @@ impl<'b> Sweep<'b> {
         Ok(Self {
             block,
             levels: [level(0), level(1), level(2), level(3)],
-            matrix: RelativeMatrix {
-                inner: Columns::default(),
-                outer: Columns::default(),
-                squares: Vec::new(),
-                rows: 0,
-            },
+            with_rims,
+            matrix: RelativeMatrix::default(),
             links: Vec::new(),
             walks: [nothing()?, nothing()?],
             upright: nothing()?,
@@ -151,6 +160,16 @@ impl<'b> Sweep<'b> {
     fn new_row(&mut self) -> u32 {
         self.matrix.rows += 1;
         self.matrix.rows - 1
+    }
+
+    /// The row of one of the mask's own edges, if those are wanted.
+    fn rim_row(&mut self, edge: Edge) -> u32 {
+        if !self.with_rims {
+            return NONE;
+        }
+        let row = self.new_row();
+        self.matrix.rims.push((edge, row));
+        row
     }
 
     fn push(&mut self, list: &mut u32, row: u32) -> Result<()> {
@@ -199,7 +218,8 @@ impl<'b> Sweep<'b> {
                     let before = [at - nx, at - nx + 1].map(|at| self.level(slice[at])).into_iter().max().unwrap_or(0);
                     let square = Square { voxel: (at - nx) as u32, normal: 0 };
                     let ending = [ending[x - 1], ending[x]];
-                    self.advance(self.walks[1][at - nx], [before, left.max(right)], ending, square)?
+                    let edge = Edge { voxel: at as u32, axis: 2 };
+                    self.advance(self.walks[1][at - nx], [before, left.max(right)], ending, (square, edge))?
                 };
             }
         }
@@ -226,7 +246,8 @@ impl<'b> Sweep<'b> {
                     let walk = self.walks[direction][at];
                     let ending = [self.upright[at], self.upright[at + reach]];
                     let square = Square { voxel: base + at as u32, normal };
-                    self.walks[direction][at] = self.advance(walk, levels, ending, square)?;
+                    let edge = Edge { voxel: base + (ny * nx + at) as u32, axis: 3 - normal };
+                    self.walks[direction][at] = self.advance(walk, levels, ending, (square, edge))?;
                 }
             }
         }
@@ -246,22 +267,26 @@ impl<'b> Sweep<'b> {
     }
 
     /// Take an edge's walk one step: `levels` of the edge before and of the one after, the rows of the edges between
-    /// their ends, and the square between them. If the square settles nothing it becomes a column.
-    fn advance(&mut self, mut walk: u32, levels: [u8; 2], ending: [u32; 2], square: Square) -> Result<u32> {
+    /// their ends, the square between them and the edge after. If the square settles nothing it becomes a column.
+    fn advance(
+        &mut self,
+        mut walk: u32,
+        levels: [u8; 2],
+        ending: [u32; 2],
+        (square, edge): (Square, Edge),
+    ) -> Result<u32> {
         let [before, after] = levels;
         if before == 0 {
-            return Ok(NONE);
+            return Ok(walk); // empty, unless rims are wanted
         }
         self.push(&mut walk, ending[0])?;
         self.push(&mut walk, ending[1])?;
         if after >= before {
             return Ok(walk);
         }
+        let row = if after > 0 { self.new_row() } else { self.rim_row(edge) };
         let mut rest = NONE;
-        if after > 0 {
-            let row = self.new_row();
-            self.push(&mut rest, row)?;
-        }
+        self.push(&mut rest, row)?;
         let column = if before == 2 { &mut self.matrix.outer } else { &mut self.matrix.inner };
         column.extend_from_lists(&self.links, [walk, rest]);
         column.close();
@@ -271,8 +296,8 @@ impl<'b> Sweep<'b> {
         Ok(rest)
     }
 
-    /// Squares with normal z in slice z > 0, of the cells `beside`. Those outside the union close a cube and are no columns
-    /// at all, as do those in the union above a cube of the union.
+    /// Squares with normal z in slice z > 0, of the cells `beside`. Those whose level the cube towards z = 0 has too
+    /// close that cube and are no columns at all; outside the union that is all of them.
     fn level_squares(&mut self, z: usize, beside: &[u64]) {
         let [_, ny, nx] = self.block.shape;
         let (before, here) = (self.block.slice(z - 1), self.block.slice(z));
@@ -281,12 +306,19 @@ impl<'b> Sweep<'b> {
                 continue;
             }
             let corners = [at, at + 1, at + nx, at + nx + 1];
-            let level = corners.map(|at| self.level(here[at])).into_iter().max();
-            if level == Some(1) && corners.iter().any(|&at| before[at] == 0) {
-                let rim = [self.walks[0][at], self.walks[0][at + 1], self.walks[1][at], self.walks[1][at + nx]];
-                self.matrix.inner.extend_from_lists(&self.links, rim);
-                self.matrix.inner.close();
+            let highest = |slice: &[u8]| corners.map(|at| self.level(slice[at])).into_iter().max();
+            let level = highest(here);
+            if highest(before) <= level {
+                continue;
             }
+            let column = match level {
+                Some(0) if self.with_rims => &mut self.matrix.within,
+                Some(1) => &mut self.matrix.inner,
+                _ => continue,
+            };
+            let rim = [self.walks[0][at], self.walks[0][at + 1], self.walks[1][at], self.walks[1][at + nx]];
+            column.extend_from_lists(&self.links, rim);
+            column.close();
         }
     }
 }

@@ -1,27 +1,38 @@
 //! Dimension 0: components of the foreground (6-connected).
 
-use super::block::{Block, MASK_BIT};
+use std::array;
+
+use super::block::Block;
 use super::forest::Forest;
-use super::runs::{FACES, Runs, unite_neighbours};
+use super::found::Found;
+use super::runs::{FACES, Run, Runs, unite_neighbours};
 use crate::{Cancel, Result};
 
-/// Features of the two masks, and matched ones.
-pub struct Features {
-    pub count: [u64; 2],
-    pub matched: u64,
+/// No voxel of a mask.
+const NONE: u32 = u32::MAX;
+
+/// The components of both masks, each at its first voxel. Of every mask, the component that comes first is no feature: it
+/// never dies.
+pub fn find_components(block: &Block, cancel: &Cancel) -> Result<(Found, [u64; 2])> {
+    let firsts = [first_voxels(block, 0, cancel)?, first_voxels(block, 1, cancel)?];
+    let count = [0, 1].map(|mask| firsts[mask].len() as u64);
+    let births = firsts.map(|firsts| firsts.into_iter().skip(1).collect::<Vec<_>>());
+    let matched = if births.iter().any(Vec::is_empty) { Default::default() } else { Merging::run(block, cancel)? };
+    Ok((Found { births, matched }, count))
 }
 
-pub fn match_components(block: &Block, cancel: &Cancel) -> Result<Features> {
-    let count = [count_components(block, 0, cancel)?, count_components(block, 1, cancel)?];
-    let matched = if count.iter().any(|&components| components < 2) { 0 } else { Merging::run(block, cancel)? };
-    Ok(Features { count, matched })
-}
-
-fn count_components(block: &Block, mask: usize, cancel: &Cancel) -> Result<u64> {
+/// The first voxel of every component, in order.
+fn first_voxels(block: &Block, mask: usize, cancel: &Cancel) -> Result<Vec<u32>> {
+    let [_, _, nx] = block.shape;
     let runs = Runs::of(block, |words| words[mask], cancel)?;
     let mut forest = Forest::new(runs.runs.len());
     unite_neighbours(&runs, block, FACES, (&mut forest, 0), cancel)?;
-    Ok(forest.roots() as u64)
+    let mut firsts = Vec::new();
+    for row in 0..block.shape[0] * block.shape[1] {
+        let roots = runs.row(row).filter(|&i| forest.is_root(i as u32));
+        firsts.extend(roots.map(|i| (row * nx) as u32 + runs.runs[i].start));
+    }
+    Ok(firsts)
 }
 
 /// The components of the union, merged along the edges outside it in their order.
@@ -33,28 +44,30 @@ struct Merging<'b> {
     block: &'b Block,
     runs: Runs,
     forest: Forest,
-    /// By root: which masks have foreground there.
-    holds: Vec<u8>,
+    /// By root: the first voxel of each mask there, or `NONE`.
+    firsts: Vec<[u32; 2]>,
     /// How many sets hold foreground of each mask.
     parts: [u64; 2],
-    matched: u64,
+    matched: [Vec<u32>; 2],
 }
 
 impl<'b> Merging<'b> {
-    fn run(block: &'b Block, cancel: &Cancel) -> Result<u64> {
+    /// The components that are matched, of each mask.
+    fn run(block: &'b Block, cancel: &Cancel) -> Result<[Vec<u32>; 2]> {
         let runs = Runs::of(block, |words| words[0] | words[1], cancel)?;
         let mut forest = Forest::new(runs.runs.len());
         unite_neighbours(&runs, block, FACES, (&mut forest, 0), cancel)?;
-        let mut holds = vec![0; runs.runs.len()];
-        for (index, row) in block.rows().enumerate() {
-            for i in runs.row(index) {
-                let run = runs.runs[i];
-                let codes = row[run.start as usize..run.end as usize].iter().fold(0, |codes, code| codes | code);
-                holds[forest.find(i as u32) as usize] |= codes;
+        let mut firsts = vec![[NONE; 2]; runs.runs.len()];
+        for row in 0..block.shape[0] * block.shape[1] {
+            for i in runs.row(row) {
+                let firsts = &mut firsts[forest.find(i as u32) as usize];
+                for (mask, first) in firsts.iter_mut().enumerate().filter(|(_, first)| **first == NONE) {
+                    *first = first_within(block, row, runs.runs[i], mask);
+                }
             }
         }
-        let parts = MASK_BIT.map(|bit| holds.iter().filter(|&codes| codes & bit != 0).count() as u64);
-        let mut merging = Self { block, runs, forest, holds, parts, matched: 0 };
+        let parts = [0, 1].map(|mask| firsts.iter().filter(|first| first[mask] != NONE).count() as u64);
+        let mut merging = Self { block, runs, forest, firsts, parts, matched: Default::default() };
         let mut nodes = merging.first_slice();
         for z in 1..block.shape[0] {
             cancel.check()?;
@@ -69,22 +82,22 @@ impl<'b> Merging<'b> {
     /// Number in the forest of every voxel of the first slice, its edges done.
     fn first_slice(&mut self) -> Vec<u32> {
         let [nz, ny, nx] = self.block.shape;
-        let mut nodes = vec![u32::MAX; ny * nx];
+        let mut nodes = vec![NONE; ny * nx];
         for y in 0..ny {
             for i in self.runs.row(y) {
                 let run = self.runs.runs[i];
                 nodes[y * nx..][run.start as usize..run.end as usize].fill(i as u32);
             }
         }
-        for node in nodes.iter_mut().filter(|node| **node == u32::MAX) {
+        for node in nodes.iter_mut().filter(|node| **node == NONE) {
             *node = self.forest.push();
-            self.holds.push(0);
+            self.firsts.push([NONE; 2]);
         }
-        let above = if nz > 1 { self.nodes_of_runs(1) } else { vec![u32::MAX; ny * nx] };
+        let above = if nz > 1 { self.nodes_of_runs(1) } else { vec![NONE; ny * nx] };
         for y in 0..ny {
             for x in 0..nx {
                 let at = y * nx + x;
-                if above[at] != u32::MAX && self.block.codes[at] == 0 {
+                if above[at] != NONE && self.block.codes[at] == 0 {
                     self.merge(nodes[at], above[at]);
                 }
                 // Edges inside the union join what is joined; they need no test.
@@ -97,15 +110,15 @@ impl<'b> Merging<'b> {
             }
         }
         for (node, above) in nodes.iter_mut().zip(above) {
-            *node = if above == u32::MAX { *node } else { above };
+            *node = if above == NONE { *node } else { above };
         }
         nodes
     }
 
-    /// By voxel of slice `z`: its run, or `u32::MAX` outside the union.
+    /// By voxel of slice `z`: its run, or `NONE` outside the union.
     fn nodes_of_runs(&self, z: usize) -> Vec<u32> {
         let [_, ny, nx] = self.block.shape;
-        let mut nodes = vec![u32::MAX; ny * nx];
+        let mut nodes = vec![NONE; ny * nx];
         for y in 0..ny {
             for i in self.runs.row(z * ny + y) {
                 let run = self.runs.runs[i];
@@ -137,12 +150,25 @@ impl<'b> Merging<'b> {
 
     fn merge(&mut self, a: u32, b: u32) {
         let Some((root, child)) = self.forest.unite(a, b) else { return };
-        let (ours, theirs) = (self.holds[root as usize], self.holds[child as usize]);
-        self.holds[root as usize] |= theirs;
-        let shared = ours & theirs;
-        for (parts, bit) in self.parts.iter_mut().zip(MASK_BIT) {
-            *parts -= u64::from(shared & bit != 0);
+        let (ours, theirs) = (self.firsts[root as usize], self.firsts[child as usize]);
+        self.firsts[root as usize] = array::from_fn(|mask| ours[mask].min(theirs[mask]));
+        // Where both hold foreground of a mask, the younger of its two components dies.
+        let dies: [u32; 2] = array::from_fn(|mask| ours[mask].max(theirs[mask]));
+        for (parts, dies) in self.parts.iter_mut().zip(dies) {
+            *parts -= u64::from(dies != NONE);
         }
-        self.matched += u64::from(shared == MASK_BIT[0] | MASK_BIT[1]);
+        if !dies.contains(&NONE) {
+            for (matched, dies) in self.matched.iter_mut().zip(dies) {
+                matched.push(dies);
+            }
+        }
     }
+}
+
+/// The first voxel of `mask` in a run of the union, or `NONE`.
+fn first_within(block: &Block, row: usize, run: Run, mask: usize) -> u32 {
+    let bit = 1 << mask;
+    let nx = block.shape[2];
+    let codes = &block.codes[row * nx..][run.start as usize..run.end as usize];
+    codes.iter().position(|code| code & bit != 0).map_or(NONE, |x| (row * nx + x) as u32 + run.start)
 }

@@ -17,9 +17,8 @@ impl Forest {
         number
     }
 
-    /// How many sets there are.
-    pub fn roots(&self) -> usize {
-        self.parents.iter().enumerate().filter(|&(number, &parent)| number as u32 == parent).count()
+    pub fn is_root(&self, number: u32) -> bool {
+        self.parents[number as usize] == number
     }
 
     #[inline]

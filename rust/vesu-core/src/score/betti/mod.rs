@@ -23,6 +23,7 @@ mod cavities;
 mod columns;
 mod components;
 mod forest;
+mod found;
 mod reduction;
 mod runs;
 mod spheres;
@@ -35,6 +36,7 @@ use rayon::prelude::*;
 use crate::volume::{Shape, voxel_count};
 use crate::{Cancel, Error, Result};
 use block::Block;
+use found::Found;
 
 /// What Betti matching counts in one dimension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,30 +52,87 @@ pub struct Matching {
 /// Components, tunnels and cavities.
 pub type Matchings = [Matching; 3];
 
-/// Betti matching of two whole masks; every non-zero voxel is foreground.
-///
-/// Volumes of fewer than 2^31 voxels only.
-pub fn betti_matching(prediction: &[u8], label: &[u8], shape: Shape, cancel: &Cancel) -> Result<Matchings> {
-    check(prediction, label, shape)?;
-    match_block(&Block::cut(prediction, label, shape, [0; 3], shape, cancel)?, cancel)
+/// Where features are: (z, y, x) of one voxel each, in C order, for dimension 0, 1 and 2.
+pub type Locations = [Vec<Shape>; 3];
+
+/// The features that are not matched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unmatched {
+    pub prediction: Locations,
+    pub label: Locations,
 }
 
-/// Betti matching of each of the 2x2x2 octants by itself, summed. The first half of an odd axis is the longer one.
-pub fn betti_matching_octants(prediction: &[u8], label: &[u8], shape: Shape, cancel: &Cancel) -> Result<Matchings> {
-    check(prediction, label, shape)?;
-    let octants = octants(shape)
-        .into_par_iter()
-        .map(|(from, to)| match_block(&Block::cut(prediction, label, shape, from, to, cancel)?, cancel))
-        .collect::<Result<Vec<_>>>()?;
+/// What is matched as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocks {
+    /// The whole masks.
+    Whole,
+    /// Each of the 2x2x2 octants by itself; results are put together. The first half of an odd axis is the longer one.
+    Octants,
+}
+
+/// Betti matching of two masks; every non-zero voxel is foreground. At most 2^31 - 1 voxels.
+pub fn betti_matching(
+    prediction: &[u8],
+    label: &[u8],
+    shape: Shape,
+    blocks: Blocks,
+    cancel: &Cancel,
+) -> Result<Matchings> {
+    let parts = for_blocks(prediction, label, shape, blocks, cancel, |_, block| count(block, cancel))?;
     let mut sum = Matchings::default();
-    for octant in octants {
-        for (total, part) in sum.iter_mut().zip(octant) {
-            total.matched += part.matched;
-            total.prediction += part.prediction;
-            total.label += part.label;
-        }
+    for (total, part) in parts.iter().flat_map(|part| (0..3).zip(part)) {
+        sum[total].matched += part.matched;
+        sum[total].prediction += part.prediction;
+        sum[total].label += part.label;
     }
     Ok(sum)
+}
+
+/// The features that [`betti_matching`] leaves unmatched. A component is given by its first voxel, a tunnel by the last
+/// voxel of the loop that closes it, a cavity by its own last voxel.
+pub fn betti_unmatched(
+    prediction: &[u8],
+    label: &[u8],
+    shape: Shape,
+    blocks: Blocks,
+    cancel: &Cancel,
+) -> Result<Unmatched> {
+    let parts = for_blocks(prediction, label, shape, blocks, cancel, |from, block| {
+        let found = [
+            components::find_components(block, cancel)?.0,
+            tunnels::find_tunnels(block, cancel)?,
+            cavities::find_cavities(block, cancel)?,
+        ];
+        Ok([0, 1].map(|mask| found.each_ref().map(|found| block.places(&found.unmatched(mask), from))))
+    })?;
+    let mut unmatched = Unmatched::default();
+    for [prediction, label] in parts {
+        for (all, part) in [(&mut unmatched.prediction, prediction), (&mut unmatched.label, label)] {
+            for (all, part) in all.iter_mut().zip(part) {
+                all.extend(part);
+            }
+        }
+    }
+    for places in unmatched.prediction.iter_mut().chain(&mut unmatched.label) {
+        places.sort_unstable();
+    }
+    Ok(unmatched)
+}
+
+/// Do `work` on every block, which it gets with its first voxel; results in the blocks' order.
+fn for_blocks<T: Send>(
+    prediction: &[u8],
+    label: &[u8],
+    shape: Shape,
+    blocks: Blocks,
+    cancel: &Cancel,
+    work: impl Fn(Shape, &Block) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    check(prediction, label, shape)?;
+    let bounds = if blocks == Blocks::Whole { vec![([0; 3], shape)] } else { octants(shape) };
+    let do_block = |(from, to)| work(from, &Block::cut(prediction, label, shape, from, to, cancel)?);
+    bounds.into_par_iter().map(do_block).collect()
 }
 
 fn check(prediction: &[u8], label: &[u8], shape: Shape) -> Result<()> {
@@ -103,19 +162,19 @@ fn octants(shape: Shape) -> Vec<(Shape, Shape)> {
         .collect()
 }
 
-fn match_block(block: &Block, cancel: &Cancel) -> Result<Matchings> {
+fn count(block: &Block, cancel: &Cancel) -> Result<Matchings> {
     let (components, cavities) =
-        rayon::join(|| components::match_components(block, cancel), || cavities::match_cavities(block, cancel));
-    let (components, cavities) = (components?, cavities?);
+        rayon::join(|| components::find_components(block, cancel), || cavities::find_cavities(block, cancel));
+    let ((components, count), cavities) = (components?, cavities?);
     let euler = block.euler_numbers(cancel)?;
     // Euler-Poincare: chi = components - tunnels + cavities.
-    let tunnels_of = |mask: usize| (components.count[mask] as i64 + cavities.count[mask] as i64 - euler[mask]) as u64;
-    let tunnels = [tunnels_of(0), tunnels_of(1)];
-    let matched = if tunnels.contains(&0) { 0 } else { tunnels::match_tunnels(block, cancel)? };
-    let features = components.count.map(|count| count.saturating_sub(1));
-    Ok([
-        Matching { matched: components.matched, prediction: features[0], label: features[1] },
-        Matching { matched, prediction: tunnels[0], label: tunnels[1] },
-        Matching { matched: cavities.matched, prediction: cavities.count[0], label: cavities.count[1] },
-    ])
+    let tunnels = [0, 1].map(|mask| (count[mask] as i64 + cavities.births[mask].len() as i64 - euler[mask]) as u64);
+    let matched = if tunnels.contains(&0) { 0 } else { tunnels::count_matched_tunnels(block, cancel)? };
+    let tunnels = Matching { matched, prediction: tunnels[0], label: tunnels[1] };
+    Ok([counted(&components), tunnels, counted(&cavities)])
+}
+
+fn counted(found: &Found) -> Matching {
+    let [prediction, label] = [0, 1].map(|mask| found.births[mask].len() as u64);
+    Matching { matched: found.matched[0].len() as u64, prediction, label }
 }

@@ -1,20 +1,42 @@
 //! Which columns of a matrix over GF(2) depend on earlier ones.
 
-use super::columns::{Columns, RelativeMatrix};
+use super::columns::{Columns, Edge, RelativeMatrix};
 use crate::pages::zeroed;
 use crate::{Cancel, Result};
 
 const NONE: u32 = u32::MAX;
 
-/// For each outer column, unless `skip` says otherwise, whether it is a sum of inner and earlier outer ones.
-pub fn dependent_columns(matrix: &RelativeMatrix, skip: &[bool], cancel: &Cancel) -> Result<Vec<bool>> {
-    let mut reduction = Reduction::new(matrix.rows as usize)?;
-    for index in 0..matrix.inner.len() {
-        reduction.is_dependent(matrix.inner.column(index), cancel)?;
+/// What the reduction finds out of a mask's matrix.
+pub struct Reduced {
+    /// For each outer column, whether it depends on earlier ones; the mask's own edges do not count.
+    pub dependent: Vec<bool>,
+    /// With rims, for each outer column that is: where the tunnel that it kills is born.
+    pub births: Vec<Option<Edge>>,
+    /// With rims: where the mask's tunnels are born.
+    pub tunnels: Vec<Edge>,
+}
+
+/// Reduce all columns in order but the outer ones that `skip` names.
+pub fn reduce(matrix: &RelativeMatrix, skip: &[bool], cancel: &Cancel) -> Result<Reduced> {
+    let mut rims = matrix.rims.clone();
+    rims.sort_unstable();
+    let mut reduction = Reduction::new(matrix.rows as usize, &rims)?;
+    for index in 0..matrix.within.len() {
+        reduction.pivot(matrix.within.column(index), cancel)?;
     }
-    (0..matrix.outer.len())
-        .map(|index| Ok(!skip[index] && reduction.is_dependent(matrix.outer.column(index), cancel)?))
-        .collect()
+    // A pivot among the mask's own edges is a birth that the mask's squares leave alive.
+    let birth = |pivot: Option<usize>| pivot.and_then(|rank| rims.get(rank)).map(|&(edge, _)| edge);
+    let mut reduced = Reduced { dependent: Vec::with_capacity(skip.len()), births: Vec::new(), tunnels: Vec::new() };
+    for index in 0..matrix.inner.len() {
+        reduced.tunnels.extend(birth(reduction.pivot(matrix.inner.column(index), cancel)?));
+    }
+    for (index, &skip) in skip.iter().enumerate() {
+        let pivot = if skip { None } else { reduction.pivot(matrix.outer.column(index), cancel)? };
+        reduced.dependent.push(!skip && pivot.is_none_or(|rank| rank < rims.len()));
+        reduced.births.push(birth(pivot));
+        reduced.tunnels.extend(birth(pivot));
+    }
+    Ok(reduced)
 }
 
 /// Columns so far, each with its own pivot: its row of highest rank. Rows are ranked as they turn up, so that a column
@@ -31,15 +53,20 @@ struct Reduction {
 }
 
 impl Reduction {
-    fn new(rows: usize) -> Result<Self> {
+    /// The rows of `rims` come first, in that order.
+    fn new(rows: usize, rims: &[(Edge, u32)]) -> Result<Self> {
         let mut ranks = zeroed("ranks of rows", rows)?;
         ranks.fill(NONE);
+        for (rank, &(_, row)) in rims.iter().enumerate() {
+            ranks[row as usize] = rank as u32;
+        }
         let mut pivots = zeroed("pivots", rows)?;
         pivots.fill(NONE);
-        Ok(Self { ranks, ranked: 0, pivots, reduced: Columns::default(), working: BitTree::new(rows)? })
+        Ok(Self { ranks, ranked: rims.len() as u32, pivots, reduced: Columns::default(), working: BitTree::new(rows)? })
     }
 
-    fn is_dependent(&mut self, column: &[u32], cancel: &Cancel) -> Result<bool> {
+    /// Reduce a column by the earlier ones; its pivot, if anything is left of it.
+    fn pivot(&mut self, column: &[u32], cancel: &Cancel) -> Result<Option<usize>> {
         for &row in column {
             let rank = &mut self.ranks[row as usize];
             if *rank == NONE {
@@ -55,28 +82,28 @@ impl Reduction {
                 self.pivots[pivot] = self.reduced.len() as u32;
                 self.working.drain_into(&mut self.reduced.rows);
                 self.reduced.ends.push(self.reduced.rows.len());
-                return Ok(false);
+                return Ok(Some(pivot));
             }
             for &rank in self.reduced.column(owner as usize) {
                 self.working.toggle(rank as usize);
             }
             added += 1;
-            if added % 1024 == 0 {
+            if added.is_multiple_of(1024) {
                 cancel.check()?;
             }
         }
-        Ok(true)
+        Ok(None)
     }
 }
 
 /// A set of numbers that gives its highest quickly: a bit for each, above them a bit for each word that is not zero,
 /// and so on.
-struct BitTree {
+pub(super) struct BitTree {
     levels: Vec<Vec<u64>>,
 }
 
 impl BitTree {
-    fn new(len: usize) -> Result<Self> {
+    pub fn new(len: usize) -> Result<Self> {
         let mut levels = Vec::new();
         let mut words = len.max(1);
         while levels.is_empty() || words > 1 {
@@ -87,7 +114,7 @@ impl BitTree {
     }
 
     #[inline]
-    fn toggle(&mut self, mut number: usize) {
+    pub fn toggle(&mut self, mut number: usize) {
         for level in &mut self.levels {
             let word = &mut level[number / 64];
             let before = *word;
@@ -99,7 +126,7 @@ impl BitTree {
         }
     }
 
-    fn highest(&self) -> Option<usize> {
+    pub fn highest(&self) -> Option<usize> {
         let mut levels = self.levels.iter().rev();
         let top = levels.next()?[0];
         let mut number = 63usize.checked_sub(top.leading_zeros() as usize)?;
@@ -110,7 +137,7 @@ impl BitTree {
     }
 
     /// Empty the set into `list`, highest first.
-    fn drain_into(&mut self, list: &mut Vec<u32>) {
+    pub fn drain_into(&mut self, list: &mut Vec<u32>) {
         while let Some(number) = self.highest() {
             list.push(number as u32);
             self.toggle(number);

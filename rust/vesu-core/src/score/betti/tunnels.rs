@@ -10,17 +10,39 @@
 //! [`reduction`](super::reduction) reduces what is left.
 
 use super::block::{Block, MASK_BIT};
-use super::columns::RelativeMatrix;
-use super::reduction::dependent_columns;
+use super::columns::{Edge, RelativeMatrix};
+use super::found::Found;
+use super::reduction::{Reduced, reduce};
 use super::spheres::closes_sphere;
 use crate::{Cancel, Result};
 
-pub fn match_tunnels(block: &Block, cancel: &Cancel) -> Result<u64> {
-    let relative = |bit| RelativeMatrix::of(block, bit, cancel);
-    let (first, second) = rayon::join(|| relative(MASK_BIT[0]), || relative(MASK_BIT[1]));
+/// How many tunnels are matched.
+pub fn count_matched_tunnels(block: &Block, cancel: &Cancel) -> Result<u64> {
+    let [first, second] = reduce_both(block, false, cancel)?;
+    Ok(first.dependent.iter().zip(second.dependent).filter(|&(&first, second)| first && second).count() as u64)
+}
+
+/// The tunnels, each at the higher end of the last edge of its loop.
+pub fn find_tunnels(block: &Block, cancel: &Cancel) -> Result<Found> {
+    let reduced = reduce_both(block, true, cancel)?;
+    let [_, ny, nx] = block.shape;
+    let strides = [ny * nx, nx, 1].map(|stride| stride as u32);
+    let end = |edge: &Edge| edge.voxel + strides[usize::from(edge.axis)];
+    let matched: Vec<_> = reduced[0].births.iter().zip(&reduced[1].births).filter_map(|(&a, &b)| a.zip(b)).collect();
+    Ok(Found {
+        births: [0, 1].map(|mask| reduced[mask].tunnels.iter().map(end).collect()),
+        matched: [
+            matched.iter().map(|(edge, _)| end(edge)).collect(),
+            matched.iter().map(|(_, edge)| end(edge)).collect(),
+        ],
+    })
+}
+
+fn reduce_both(block: &Block, rims: bool, cancel: &Cancel) -> Result<[Reduced; 2]> {
+    let matrix = |bit| RelativeMatrix::of(block, bit, rims, cancel);
+    let (first, second) = rayon::join(|| matrix(MASK_BIT[0]), || matrix(MASK_BIT[1]));
     let (first, second) = (first?, second?);
     let spheres = closes_sphere(block, &first.squares, cancel)?;
-    let (first, second) =
-        rayon::join(|| dependent_columns(&first, &spheres, cancel), || dependent_columns(&second, &spheres, cancel));
-    Ok(first?.iter().zip(second?).filter(|&(&first, second)| first && second).count() as u64)
+    let (first, second) = rayon::join(|| reduce(&first, &spheres, cancel), || reduce(&second, &spheres, cancel));
+    Ok([first?, second?])
 }
