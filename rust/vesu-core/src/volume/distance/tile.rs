@@ -221,7 +221,7 @@ fn build_envelope<T: Real>(column: &[T], step: f64, envelope: &mut Vec<Parabola>
 
 #[inline]
 fn poll(i: usize, cancel: &Cancel) -> Result<()> {
-    if i % POLL == 0 { cancel.check() } else { Ok(()) }
+    if i.is_multiple_of(POLL) { cancel.check() } else { Ok(()) }
 }
 
 fn reserved<T>(length: usize) -> Result<Vec<T>> {
