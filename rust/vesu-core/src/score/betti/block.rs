@@ -28,9 +28,7 @@ impl Block {
         let row_words = cut[2].div_ceil(64);
         let mut words = Vec::with_capacity(cut[0] * cut[1] * row_words);
         for (row, codes) in codes.chunks_exact_mut(cut[2]).enumerate() {
-            if row % cut[1] == 0 {
-                cancel.check()?;
-            }
+            cancel.check()?;
             let (z, y) = (from[0] + row / cut[1], from[1] + row % cut[1]);
             let at = (z * ny + y) * nx + from[2];
             let voxels = prediction[at..].iter().zip(&label[at..]);
@@ -66,8 +64,8 @@ impl Block {
         let row = |z: usize, y: usize| if z < nz && y < ny { self.row(z * ny + y) } else { &empty };
         let mut sum = [0; 2];
         for z in 0..nz {
-            cancel.check()?;
             for y in 0..ny {
+                cancel.check()?;
                 let rows = [row(z, y), row(z, y + 1), row(z + 1, y), row(z + 1, y + 1)];
                 sum = array::from_fn(|mask| sum[mask] + euler_of_row(rows, mask));
             }

@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::block::Block;
-use super::forest::Forest;
+use super::forest::{Forest, filled};
 use super::found::Found;
 use super::runs::{CORNERS, Runs, unite_neighbours};
 use crate::{Cancel, Result};
@@ -46,10 +46,10 @@ impl Background {
     /// The voxels that `chosen` picks from the words of both masks.
     fn of(block: &Block, chosen: impl Fn([u64; 2]) -> u64, cancel: &Cancel) -> Result<Self> {
         let runs = Runs::of(block, chosen, cancel)?;
-        let mut forest = Forest::new(runs.runs.len() + 1);
+        let mut forest = Forest::new(runs.runs.len() + 1)?;
         unite_neighbours(&runs, block, CORNERS, (&mut forest, 1), cancel)?;
         let [nz, ny, nx] = block.shape;
-        let last = vec![NONE; runs.runs.len() + 1];
+        let last = filled("cavities", runs.runs.len() + 1, NONE)?;
         let mut this = Self { row_length: nx as u32, rows: nz * ny, runs, forest, last };
         for row in 0..nz * ny {
             let (z, y) = (row / ny, row % ny);

@@ -14,8 +14,11 @@
 //! for every edge of the present slice what its walk collects, as a list that grows by its head from slice to slice.
 
 use super::block::{Block, ahead, set_bits};
-use crate::pages::zeroed;
+use super::forest::filled;
 use crate::{Cancel, Error, Result};
+
+/// Cells between two polls of the cancel token.
+const POLL: usize = 1 << 12;
 
 /// No row, or the end of a list.
 const NONE: u32 = u32::MAX;
@@ -87,10 +90,9 @@ impl RelativeMatrix {
     /// be zero then gives a cycle in the mask.
     pub fn of(block: &Block, bit: u8, rims: bool, cancel: &Cancel) -> Result<Self> {
         let mut sweep = Sweep::new(block, bit, rims)?;
-        sweep.first_slice()?;
+        sweep.first_slice(cancel)?;
         for z in 1..block.shape[0] {
-            cancel.check()?;
-            sweep.step(z)?;
+            sweep.step(z, cancel)?;
             if z == 1 {
                 sweep.matrix.merge_squares();
             }
@@ -137,11 +139,7 @@ impl<'b> Sweep<'b> {
     fn new(block: &'b Block, bit: u8, with_rims: bool) -> Result<Self> {
         let [_, ny, nx] = block.shape;
         let level = |code: u8| if code & bit != 0 { 0 } else { 2 - u8::from(code != 0) };
-        let nothing = || -> Result<Vec<u32>> {
-            let mut list = zeroed("the walks of a slice", ny * nx)?;
-            list.fill(NONE);
-            Ok(list)
-        };
+        let nothing = || filled("the walks of a slice", ny * nx, NONE);
         Ok(Self {
             block,
             levels: [level(0), level(1), level(2), level(3)],
@@ -186,12 +184,13 @@ impl<'b> Sweep<'b> {
     }
 
     /// The slice z = 0: its edges, and its squares, which are the last to settle anything.
-    fn first_slice(&mut self) -> Result<()> {
+    fn first_slice(&mut self, cancel: &Cancel) -> Result<()> {
         let [_, ny, nx] = self.block.shape;
         let slice = self.block.slice(0);
         // Edges along y: row of the edge that ends in a voxel of F, coming from elsewhere.
         let mut ending = vec![NONE; nx];
         for y in 0..ny {
+            cancel.check()?;
             for x in 0..nx {
                 let here = self.level(slice[y * nx + x]);
                 if y > 0 {
@@ -227,7 +226,7 @@ impl<'b> Sweep<'b> {
     }
 
     /// From slice z - 1 to slice z. Walks change only beside voxels whose code does.
-    fn step(&mut self, z: usize) -> Result<()> {
+    fn step(&mut self, z: usize, cancel: &Cancel) -> Result<()> {
         let [_, ny, nx] = self.block.shape;
         let (before, here) = (self.block.slice(z - 1), self.block.slice(z));
         let changed = self.changed_voxels(z);
@@ -238,7 +237,10 @@ impl<'b> Sweep<'b> {
         }
         let beside = touching_cells(&changed, self.block.row_words);
         let base = ((z - 1) * ny * nx) as u32;
-        for at in positions(&beside, self.block) {
+        for (i, at) in positions(&beside, self.block).enumerate() {
+            if i % POLL == 0 {
+                cancel.check()?;
+            }
             for (normal, reach, exists) in [(1, 1, at % nx + 1 < nx), (2, nx, at / nx + 1 < ny)] {
                 if exists {
                     let levels = [before, here].map(|slice| self.level(slice[at]).max(self.level(slice[at + reach])));

@@ -3,7 +3,7 @@
 use std::array;
 
 use super::block::Block;
-use super::forest::Forest;
+use super::forest::{Forest, filled};
 use super::found::Found;
 use super::runs::{FACES, Run, Runs, unite_neighbours};
 use crate::{Cancel, Result};
@@ -25,7 +25,7 @@ pub fn find_components(block: &Block, cancel: &Cancel) -> Result<(Found, [u64; 2
 fn first_voxels(block: &Block, mask: usize, cancel: &Cancel) -> Result<Vec<u32>> {
     let [_, _, nx] = block.shape;
     let runs = Runs::of(block, |words| words[mask], cancel)?;
-    let mut forest = Forest::new(runs.runs.len());
+    let mut forest = Forest::new(runs.runs.len())?;
     unite_neighbours(&runs, block, FACES, (&mut forest, 0), cancel)?;
     let mut firsts = Vec::new();
     for row in 0..block.shape[0] * block.shape[1] {
@@ -55,7 +55,7 @@ impl<'b> Merging<'b> {
     /// The components that are matched, of each mask.
     fn run(block: &'b Block, cancel: &Cancel) -> Result<[Vec<u32>; 2]> {
         let runs = Runs::of(block, |words| words[0] | words[1], cancel)?;
-        let mut forest = Forest::new(runs.runs.len());
+        let mut forest = Forest::new(runs.runs.len())?;
         unite_neighbours(&runs, block, FACES, (&mut forest, 0), cancel)?;
         let mut firsts = vec![[NONE; 2]; runs.runs.len()];
         for row in 0..block.shape[0] * block.shape[1] {
@@ -68,37 +68,33 @@ impl<'b> Merging<'b> {
         }
         let parts = [0, 1].map(|mask| firsts.iter().filter(|first| first[mask] != NONE).count() as u64);
         let mut merging = Self { block, runs, forest, firsts, parts, matched: Default::default() };
-        let mut nodes = merging.first_slice();
-        for z in 1..block.shape[0] {
-            cancel.check()?;
+        let mut nodes = merging.first_slice(cancel)?;
+        for z in 1..block.shape[0].saturating_sub(1) {
             if merging.parts.iter().any(|&parts| parts < 2) {
                 break;
             }
-            merging.edges_along_z(z, &mut nodes);
+            merging.edges_along_z(z, &mut nodes, cancel)?;
         }
         Ok(merging.matched)
     }
 
     /// Number in the forest of every voxel of the first slice, its edges done.
-    fn first_slice(&mut self) -> Vec<u32> {
+    fn first_slice(&mut self, cancel: &Cancel) -> Result<Vec<u32>> {
         let [nz, ny, nx] = self.block.shape;
-        let mut nodes = vec![NONE; ny * nx];
-        for y in 0..ny {
-            for i in self.runs.row(y) {
-                let run = self.runs.runs[i];
-                nodes[y * nx..][run.start as usize..run.end as usize].fill(i as u32);
-            }
-        }
+        let mut nodes = self.nodes_of_runs(0)?;
         for node in nodes.iter_mut().filter(|node| **node == NONE) {
             *node = self.forest.push();
             self.firsts.push([NONE; 2]);
         }
-        let above = if nz > 1 { self.nodes_of_runs(1) } else { vec![NONE; ny * nx] };
+        let above = if nz > 1 { Some(self.nodes_of_runs(1)?) } else { None };
+        let above = above.as_deref().unwrap_or(&[]);
         for y in 0..ny {
+            cancel.check()?;
             for x in 0..nx {
                 let at = y * nx + x;
-                if above[at] != NONE && self.block.codes[at] == 0 {
-                    self.merge(nodes[at], above[at]);
+                match above.get(at) {
+                    Some(&above) if above != NONE && self.block.codes[at] == 0 => self.merge(nodes[at], above),
+                    _ => (),
                 }
                 // Edges inside the union join what is joined; they need no test.
                 if y + 1 < ny {
@@ -109,32 +105,30 @@ impl<'b> Merging<'b> {
                 }
             }
         }
-        for (node, above) in nodes.iter_mut().zip(above) {
-            *node = if above == NONE { *node } else { above };
+        for (node, &above) in nodes.iter_mut().zip(above).filter(|(_, above)| **above != NONE) {
+            *node = above;
         }
-        nodes
+        Ok(nodes)
     }
 
     /// By voxel of slice `z`: its run, or `NONE` outside the union.
-    fn nodes_of_runs(&self, z: usize) -> Vec<u32> {
+    fn nodes_of_runs(&self, z: usize) -> Result<Vec<u32>> {
         let [_, ny, nx] = self.block.shape;
-        let mut nodes = vec![NONE; ny * nx];
+        let mut nodes = filled("a slice's components", ny * nx, NONE)?;
         for y in 0..ny {
             for i in self.runs.row(z * ny + y) {
                 let run = self.runs.runs[i];
                 nodes[y * nx..][run.start as usize..run.end as usize].fill(i as u32);
             }
         }
-        nodes
+        Ok(nodes)
     }
 
     /// The edges from slice z to slice z + 1; `nodes` goes along.
-    fn edges_along_z(&mut self, z: usize, nodes: &mut [u32]) {
-        let [nz, ny, nx] = self.block.shape;
-        if z + 1 == nz {
-            return;
-        }
+    fn edges_along_z(&mut self, z: usize, nodes: &mut [u32], cancel: &Cancel) -> Result<()> {
+        let [_, ny, nx] = self.block.shape;
         for y in 0..ny {
+            cancel.check()?;
             for i in self.runs.row((z + 1) * ny + y) {
                 let run = self.runs.runs[i];
                 for x in run.start as usize..run.end as usize {
@@ -146,6 +140,7 @@ impl<'b> Merging<'b> {
                 }
             }
         }
+        Ok(())
     }
 
     fn merge(&mut self, a: u32, b: u32) {

@@ -1,13 +1,27 @@
 //! Union-find.
 
+use crate::Result;
+use crate::pages::zeroed;
+
+/// `length` times `value`.
+pub fn filled(what: &'static str, length: usize, value: u32) -> Result<Vec<u32>> {
+    let mut list = zeroed(what, length)?;
+    list.fill(value);
+    Ok(list)
+}
+
 /// Disjoint sets of the numbers `0..len`; a set's root is its smallest member.
 pub struct Forest {
     parents: Vec<u32>,
 }
 
 impl Forest {
-    pub fn new(len: usize) -> Self {
-        Self { parents: (0..len as u32).collect() }
+    pub fn new(len: usize) -> Result<Self> {
+        let mut parents = zeroed("disjoint sets", len)?;
+        for (number, parent) in parents.iter_mut().enumerate() {
+            *parent = number as u32;
+        }
+        Ok(Self { parents })
     }
 
     /// A further number, alone in its set.

@@ -1,6 +1,7 @@
 //! Which columns of a matrix over GF(2) depend on earlier ones.
 
 use super::columns::{Columns, Edge, RelativeMatrix};
+use super::forest::filled;
 use crate::pages::zeroed;
 use crate::{Cancel, Result};
 
@@ -55,13 +56,11 @@ struct Reduction {
 impl Reduction {
     /// The rows of `rims` come first, in that order.
     fn new(rows: usize, rims: &[(Edge, u32)]) -> Result<Self> {
-        let mut ranks = zeroed("ranks of rows", rows)?;
-        ranks.fill(NONE);
+        let mut ranks = filled("ranks of rows", rows, NONE)?;
         for (rank, &(_, row)) in rims.iter().enumerate() {
             ranks[row as usize] = rank as u32;
         }
-        let mut pivots = zeroed("pivots", rows)?;
-        pivots.fill(NONE);
+        let pivots = filled("pivots", rows, NONE)?;
         Ok(Self { ranks, ranked: rims.len() as u32, pivots, reduced: Columns::default(), working: BitTree::new(rows)? })
     }
 
@@ -75,8 +74,8 @@ impl Reduction {
             }
             self.working.toggle(*rank as usize);
         }
-        let mut added = 0u32;
         while let Some(pivot) = self.working.highest() {
+            cancel.check()?;
             let owner = self.pivots[pivot];
             if owner == NONE {
                 self.pivots[pivot] = self.reduced.len() as u32;
@@ -86,10 +85,6 @@ impl Reduction {
             }
             for &rank in self.reduced.column(owner as usize) {
                 self.working.toggle(rank as usize);
-            }
-            added += 1;
-            if added.is_multiple_of(1024) {
-                cancel.check()?;
             }
         }
         Ok(None)

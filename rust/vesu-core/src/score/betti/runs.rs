@@ -25,9 +25,7 @@ impl Runs {
         let mut this = Self { runs: Vec::new(), starts: Vec::with_capacity(nz * ny + 1) };
         this.starts.push(0);
         for row in 0..nz * ny {
-            if row % ny == 0 {
-                cancel.check()?;
-            }
+            cancel.check()?;
             this.append(block.row(row).iter().map(|&words| chosen(words)), nx);
             this.starts.push(this.runs.len() as u32);
         }
@@ -91,8 +89,8 @@ pub fn unite_neighbours(
 ) -> Result<()> {
     let [nz, ny, _] = block.shape;
     for z in 0..nz {
-        cancel.check()?;
         for y in 0..ny {
+            cancel.check()?;
             for &(back, dy) in rows {
                 let (Some(z_before), Some(y_before)) = (z.checked_sub(back), y.checked_add_signed(dy)) else {
                     continue;

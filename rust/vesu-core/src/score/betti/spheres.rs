@@ -5,8 +5,7 @@
 
 use super::block::{Block, ahead, set_bits};
 use super::columns::Square;
-use super::forest::Forest;
-use crate::pages::zeroed;
+use super::forest::{Forest, filled};
 use crate::{Cancel, Result};
 
 /// The node of all outside the block.
@@ -24,10 +23,9 @@ pub fn closes_sphere(block: &Block, squares: &[Square], cancel: &Cancel) -> Resu
     if block.shape.contains(&1) {
         return Ok(closes);
     }
-    let mut forest = Forest::new(1);
+    let mut forest = Forest::new(1)?;
     // By cube of the present slice; a row is nx long, though its last cube lies outside.
-    let mut nodes = zeroed("cubes of a slice", ny * nx)?;
-    nodes.fill(OUTSIDE);
+    let mut nodes = filled("cubes of a slice", ny * nx, OUTSIDE)?;
     let mut rest = squares.len();
     for z in (0..nz - 1).rev() {
         cancel.check()?;
