@@ -1,4 +1,4 @@
-"""Slow, obvious references: cells counted one by one in NumPy, Betti numbers from SciPy's labels, the plug by search."""
+"""Slow, obvious references: cells counted in NumPy, Betti numbers from SciPy's labels, the plug by search."""
 
 from functools import lru_cache
 from itertools import combinations, product
@@ -12,21 +12,24 @@ FACES = ndimage.generate_binary_structure(3, 1)
 CORNERS = ndimage.generate_binary_structure(3, 3)
 
 
-def euler_number(mask: NDArray[Any], connectivity: int) -> int:
-    """The alternating sum of the cells of each kind: full boxes (6), or cells that a closed cube touches (26)."""
-    padded = np.pad(mask != 0, 1)
+def euler_numbers(masks: NDArray[Any], connectivity: int) -> NDArray[np.int64]:
+    """Of each mask of a batch (n, z, y, x): full boxes (6), or cells that a closed cube touches (26), by kind."""
+    padded = np.pad(masks != 0, ((0, 0), (1, 1), (1, 1), (1, 1)))
     combine = np.logical_and if connectivity == 6 else np.logical_or
-    total = 0
+    total = np.zeros(len(masks), np.int64)
     for long_axes in product((False, True), repeat=3):
         cells = padded
-        for axis, long in enumerate(long_axes):
+        for axis, long in enumerate(long_axes, start=1):
             if long:
-                first, second = [slice(None)] * 3, [slice(None)] * 3
-                first[axis], second[axis] = slice(None, -1), slice(1, None)
-                cells = combine(cells[tuple(first)], cells[tuple(second)])
+                length = cells.shape[axis]
+                cells = combine(cells.take(range(length - 1), axis), cells.take(range(1, length), axis))
         dimension = sum(long_axes) if connectivity == 6 else 3 - sum(long_axes)
-        total += (-1) ** dimension * int(np.count_nonzero(cells))
+        total += (-1) ** dimension * np.count_nonzero(cells, axis=(1, 2, 3))
     return total
+
+
+def euler_number(mask: NDArray[Any], connectivity: int) -> int:
+    return int(euler_numbers(mask[None], connectivity)[0])
 
 
 def betti_numbers(mask: NDArray[Any], connectivity: int) -> tuple[int, int, int]:

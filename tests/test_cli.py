@@ -15,7 +15,7 @@ import vesu
 from vesu.cli import main
 from vesu.run.pipeline import RunResult
 
-COMMANDS = ["demo", "run", "discover", "preflight", "segment", "check-submission", "report"]
+COMMANDS = ["demo", "run", "discover", "preflight", "segment", "score", "check-submission", "report"]
 
 
 def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -50,7 +50,7 @@ def patch_sheets(
     connectivity: int = 26,
     min_voxels: int = 1000,
     max_gap: int = 32,
-    max_residual: float = 1.5,
+    max_residual: float = 3.0,
     n_threads: int | None = None,
 ) -> NDArray[np.uint8]:
     """Fill holes in sheets by interpolating each sheet as a height map.
@@ -86,10 +86,10 @@ def patch_sheets(
     -----
     For each sheet, along each axis, the one with the largest projected area first: the runs of its columns are cut
     into layers with one run a column (growing over the smallest step in height first, so stuck wraps part where they
-    can); enclosed gaps of a layer, with the stubs that a slanting wall left around them, are filled from bottom to top
-    as interpolated linearly along both directions, the two weighted by the inverse distance to the nearest edge;
-    the fill is plugged against the sheet (:func:`plug_holes`). It stays if the Euler number says that it closes a tunnel, and if
-    it touches no other component and encloses no cavity.
+    can). Enclosed gaps of a layer, with the stubs that a slanting wall left around them, are filled from bottom to
+    top as interpolated linearly along both directions, the two weighted by the inverse distance to the nearest edge;
+    then the fill is plugged against the sheet (:func:`plug_holes`). It stays if the Euler number says that it closes
+    a tunnel, and if it touches no other component and encloses no cavity.
 
     The winners' step, decided gap by gap. Holes that reach the sheet's border or the volume's faces are no tunnels
     and stay. Exact fractions decide the interpolation, so mirrored and transposed input gives mirrored and
@@ -122,7 +122,7 @@ def patch_sheets_counted(
     connectivity: int = 26,
     min_voxels: int = 1000,
     max_gap: int = 32,
-    max_residual: float = 1.5,
+    max_residual: float = 3.0,
     n_threads: int | None = None,
 ) -> tuple[NDArray[np.uint8], PatchReport]:
     """:func:`patch_sheets`, with its report.

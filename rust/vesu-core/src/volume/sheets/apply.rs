@@ -19,9 +19,19 @@ pub(super) struct Volume {
     pub patches: Vec<Patched>,
 }
 
-/// Voxels added for one gap.
+/// Voxels added for one gap of sheet `label`.
 pub(super) struct Patched {
+    label: u32,
     pub voxels: Vec<usize>,
+}
+
+/// What came of an offered fill.
+enum Verdict {
+    Kept,
+    /// Another layer of the sheet fills the gap already.
+    NothingToAdd,
+    Touching,
+    NoTunnel,
 }
 
 impl Volume {
@@ -38,33 +48,38 @@ impl Volume {
         discarded: &mut Discarded,
         cancel: &Cancel,
     ) -> Result<()> {
-        cancel.check()?;
-        let wanted = columns.iter().flat_map(|column| {
+        let voxels = columns.iter().flat_map(|column| {
             (column.low..=column.high).map(|height| frame.voxel(column.u as usize, column.v as usize, height as usize))
         });
-        let voxels: Vec<usize> = wanted.filter(|&voxel| self.labels[voxel] != label).collect();
+        match self.offer(label, voxels.collect(), cancel)? {
+            Verdict::Kept | Verdict::NothingToAdd => {}
+            Verdict::Touching => discarded.touching += 1,
+            Verdict::NoTunnel => discarded.no_tunnel += 1,
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, label: u32, mut voxels: Vec<usize>, cancel: &Cancel) -> Result<Verdict> {
+        cancel.check()?;
+        voxels.retain(|&voxel| self.labels[voxel] != label);
         if voxels.is_empty() {
-            return Ok(()); // another layer of the sheet fills the gap already
+            return Ok(Verdict::NothingToAdd);
         }
         if self.touch_another(&voxels, label) {
-            discarded.touching += 1;
-            return Ok(());
+            return Ok(Verdict::Touching);
         }
         let window = Window::around(&voxels, self.shape);
         let Some(voxels) = window.tight(self, voxels, cancel)? else {
-            discarded.no_tunnel += 1;
-            return Ok(());
+            return Ok(Verdict::NoTunnel);
         };
         if self.touch_another(&voxels, label) {
-            // The plug's voxels count as well.
-            discarded.touching += 1;
-            return Ok(());
+            return Ok(Verdict::Touching); // by what the plug added
         }
         for &voxel in &voxels {
             self.labels[voxel] = label;
         }
-        self.patches.push(Patched { voxels });
-        Ok(())
+        self.patches.push(Patched { label, voxels });
+        Ok(Verdict::Kept)
     }
 
     /// Whether a voxel, or one of its 26 neighbours, belongs to another component.
@@ -86,26 +101,24 @@ impl Volume {
         loop {
             let mask = mask_of(&self.labels, self.shape, cancel)?;
             let after = betti_numbers(&mask, self.shape, Connectivity::Faces, cancel)?;
-            let grown = after.components > before.components || after.tunnels > before.tunnels;
-            if !grown && after.cavities <= before.cavities {
+            if after.cavities <= before.cavities {
                 return Ok((mask, after));
             }
-            let (components, open) = background(&mask, self.shape, Connectivity::Faces, cancel)?;
-            let cavities = painting::mask(&components, &open, |background, open| background & !open, cancel)?;
             let shape = self.shape;
+            let (components, open) = background(&mask, shape, Connectivity::Faces, cancel)?;
+            let cavities = painting::mask(&components, &open, |background, open| background & !open, cancel)?;
             let encloses = |patch: &Patched| patch.voxels.iter().any(|&voxel| is_beside(&cavities, voxel, shape));
-            let (back, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.patches).into_iter().partition(encloses);
-            // A patch that was taken back may have carried another one: then nothing is certain, and all go.
-            let (back, kept) = if grown || back.is_empty() {
-                (back.into_iter().chain(kept).collect(), Vec::new())
-            } else {
-                (back, kept)
-            };
-            discarded.cavity += back.len() as u64;
-            for voxel in back.into_iter().flat_map(|patch| patch.voxels) {
+            let patches = std::mem::take(&mut self.patches);
+            let n_patches = patches.len() as u64;
+            for &voxel in patches.iter().flat_map(|patch| &patch.voxels) {
                 self.labels[voxel] = 0;
             }
-            self.patches = kept;
+            // The others may have leaned on one of those: each has to pass again. A cavity always has a patch beside it
+            // that closed it, so every round leaves fewer.
+            for patch in patches.into_iter().filter(|patch| !encloses(patch)) {
+                self.offer(patch.label, patch.voxels, cancel)?;
+            }
+            discarded.cavity += n_patches - self.patches.len() as u64;
         }
     }
 }

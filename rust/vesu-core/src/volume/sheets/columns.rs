@@ -153,7 +153,7 @@ impl Columns {
     ///
     /// A layer grows from its first run over overlapping runs of neighbouring columns, always over the smallest step in
     /// height first: where wraps stick together it follows its own wrap as far as that goes.
-    pub fn layers(mut self, cancel: &Cancel) -> Result<Vec<Vec<Interval>>> {
+    pub fn layers(&self, cancel: &Cancel) -> Result<Vec<Vec<Interval>>> {
         let mut layers = Vec::new();
         let mut free = vec![true; self.intervals.len()];
         // The layer that last took each column.
@@ -164,7 +164,6 @@ impl Columns {
                 layers.push(self.grow(seed, layer, &mut free, &mut owner, cancel)?);
             }
         }
-        self.intervals.clear();
         Ok(layers)
     }
 
