@@ -115,17 +115,24 @@ def describe(steps: Steps) -> str:
     return " > ".join(map(repr, steps))
 
 
-def degraded_cases(label: Path, crop: int | None) -> list[Case]:
-    """Every kind of damage at every strength; `crop` keeps a central cube (tuning only)."""
+def degraded_cases(label: Path) -> list[Case]:
+    """Every kind of damage at every strength."""
     truth = vesu.read_volume(label)
-    if crop is not None:
-        low = [max(0, (n - crop) // 2) for n in truth.shape]
-        truth = np.ascontiguousarray(truth[tuple(slice(start, start + crop) for start in low)])
     return [
         Case(f"{kind} {strength}", degraded(truth, kind, strength, seed=0), truth)
         for kind in KINDS
         for strength in STRENGTHS
     ]
+
+
+def cropped(cases: Sequence[Case], side: int) -> list[Case]:
+    """The central cube of each map: enough to tune on, and five times quicker."""
+
+    def cut(volume: NDArray[np.generic]) -> NDArray[np.generic]:
+        low = [max(0, (n - side) // 2) for n in volume.shape]
+        return np.ascontiguousarray(volume[tuple(slice(start, start + side) for start in low)])
+
+    return [Case(case.name, cut(case.probability), cut(case.label)) for case in cases]
 
 
 def model_cases(folder: Path) -> list[Case]:
@@ -170,16 +177,17 @@ def main() -> None:
         sys.exit(f"no research volumes in {data}: set VESU_DATA to their folder")
     labels = sorted((data / "labels").glob("*.tif"))
     results: dict[str, object] = {}
+    maps = {} if arguments.only == "search" else {label: degraded_cases(label) for label in labels}
+    # A model trained on one label answers for the other.
+    folders = {label: arguments.real / f"train_{other.stem}" for label, other in zip(labels, labels[::-1], strict=True)}
+    answered = arguments.only != "degraded" and all((path / "run" / "model.json").exists() for path in folders.values())
+    answers = {label: model_cases(path) for label, path in folders.items()} if answered else {}
     for tuning, held_out in (labels, labels[::-1]):
-        if arguments.only != "search":
-            print(f"degraded maps: tuned on {tuning.stem}, measured on {held_out.stem}", flush=True)
-            rows = climb(degraded_cases(tuning, arguments.crop), degraded_cases(held_out, None))
-            results[f"degraded {held_out.stem}"] = rows
-        # A model trained on one label answers for the other: its maps of `tuning` come from the folder of `held_out`.
-        folders = [arguments.real / f"train_{path.stem}" for path in (held_out, tuning)]
-        if arguments.only != "degraded" and all((folder / "run" / "model.json").exists() for folder in folders):
-            print(f"the search's maps: tuned on {tuning.stem}, measured on {held_out.stem}", flush=True)
-            results[f"search {held_out.stem}"] = climb(*map(model_cases, folders))
+        for name, cases in (("degraded", maps), ("search", answers)):
+            if cases:
+                print(f"{name} maps: tuned on {tuning.stem}, measured on {held_out.stem}", flush=True)
+                rows = climb(cropped(cases[tuning], arguments.crop), cases[held_out])
+                results[f"{name} {held_out.stem}"] = rows
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1))
 
