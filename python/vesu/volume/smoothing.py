@@ -34,7 +34,7 @@ def smooth_z(volume: NDArray[np.float32], radius: int, *, n_threads: int | None 
     Notes
     -----
     `scipy.ndimage.uniform_filter1d(volume, 2 * radius + 1, axis=0, mode="nearest")`, with float32 sums in
-    the order of z. Requirement R29.
+    the order of z. Memory: the output. Requirement R29.
 
     Examples
     --------

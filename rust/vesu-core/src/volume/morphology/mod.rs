@@ -151,3 +151,28 @@ pub(super) fn refuse_nan(volume: &[f32], shape: Shape, cancel: &Cancel) -> Resul
         .sum::<Result<usize>>()?;
     if count == 0 { Ok(()) } else { Err(refusal("volume", volume, shape, count, f32::is_nan, "float32 without NaN")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    const BALL: Structure = Structure { radius: [1, 1, 1], shape: ElementShape::Ball };
+
+    #[test]
+    fn a_set_token_stops_both_kinds() {
+        let (cancel, shape) = (Cancel::new(), [16, 16, 16]);
+        cancel.cancel();
+        let binary = binary_morphology(&[1; 4096], shape, Operation::Closing, BALL, &cancel);
+        assert!(matches!(binary, Err(Error::Cancelled)));
+        let grey = grey_morphology(&[0.5; 4096], shape, Operation::Closing, BALL, &cancel);
+        assert!(matches!(grey, Err(Error::Cancelled)));
+    }
+
+    #[test]
+    fn a_slice_of_the_wrong_length_is_refused() {
+        let (cancel, shape) = (Cancel::new(), [2, 2, 2]);
+        assert!(binary_morphology(&[1; 7], shape, Operation::Opening, BALL, &cancel).is_err());
+        assert!(grey_morphology(&[0.5; 9], shape, Operation::Erosion, BALL, &cancel).is_err());
+    }
+}
