@@ -160,7 +160,7 @@ def test_a_notch_in_the_border_is_no_hole() -> None:
 
 
 def test_a_dent_is_no_tunnel() -> None:
-    # Two sheets of one component, joined along a wall; over the dent the lower one still closes the way.
+    # The sheet is thinner there but whole: no column is missing.
     dented = flat()
     dented[4:6, 10:20, 10:20] = 0
     patched, report = volume.patch_sheets_counted(dented)
@@ -169,7 +169,7 @@ def test_a_dent_is_no_tunnel() -> None:
 
 
 def test_a_patch_that_would_close_a_bubble_is_taken_back() -> None:
-    # A hollow box with one hole in its roof: filling the hole ends a tunnel nowhere and makes a cavity.
+    # A hollow box with one hole in its roof: closing it ends no tunnel (there is none) and makes a cavity.
     box = np.zeros((20, 30, 30), np.uint8)
     box[2:18, 2:28, 2:28] = 1
     box[5:15, 5:25, 5:25] = 0
