@@ -42,8 +42,9 @@ bench-check: bench  ## Run the benchmarks and fail where a ratio to a peer fell 
 bench-store: bench  ## Run the benchmarks and store their ratios as the new reference
 	$(BIN)/python benches/check.py store .benchmarks/latest.json benches/ratios.json
 
-exhaustive: ## Every float32 through the sigmoid of every path: the proof of its error bounds, some minutes
+exhaustive: ## Proofs over all inputs: every float32 through every sigmoid, every 3x3x3 mask through the components; minutes
 	cargo test --profile fast -p vesu-core every_float32 -- --ignored --nocapture
+	cargo test --profile fast -p vesu-core every_mask_of_3x3x3 -- --ignored --nocapture
 
 real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VESU_DATA or ../shared/data); prints the figures of docs/measured.md
 	$(BIN)/python benches/real_input.py --out build/real

@@ -309,6 +309,7 @@ def patch_sheets(
     max_residual: float,
     n_threads: int | None = None,
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]: ...
+
 # For the prediction and for the label, one array of (z, y, x) per dimension.
 def betti_unmatched(
     prediction: NDArray[np.uint8] | NDArray[np.bool_],
