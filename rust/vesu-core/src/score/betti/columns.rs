@@ -76,8 +76,9 @@ pub struct RelativeMatrix {
     /// The mask's own edges that settle nothing, with their rows, and its squares; empty unless asked for.
     pub rims: Vec<(Edge, u32)>,
     pub within: Columns,
-    /// Squares in the union.
+    /// Squares in the union, those with normal z apart. Their order does not matter.
     pub inner: Columns,
+    pub flat: Columns,
     /// Squares outside, in order of `squares`.
     pub outer: Columns,
     /// The same ones for every mask.
@@ -315,7 +316,7 @@ impl<'b> Sweep<'b> {
             }
             let column = match level {
                 Some(0) if self.with_rims => &mut self.matrix.within,
-                Some(1) => &mut self.matrix.inner,
+                Some(1) => &mut self.matrix.flat,
                 _ => continue,
             };
             let rim = [self.walks[0][at], self.walks[0][at + 1], self.walks[1][at], self.walks[1][at + nx]];
