@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import vesu
+from vesu import baselines
 from vesu.data.phantom import dress
 from vesu.run import stages
 
@@ -50,19 +51,23 @@ def prepare(folder: Path, train: Path, held_out: Path, n_train: int, n_test: int
 
 
 def held_out_scores(data: Path, run: Path) -> list[dict[str, object]]:
-    """Scores of the run's masks on the held-out label, beside the trivial baselines."""
+    """Scores of the run's masks on the held-out label, beside the historical and the trivial baselines (R32)."""
     rows: list[dict[str, object]] = []
     train_density = json.loads((run / "summary.json").read_text())["validation"]["density_label"]
     for path in sorted((data / "truth").glob("*.tif")):
         label, image = vesu.read_volume(path), vesu.read_volume(data / "test_images" / path.name)
         masks = {
             "vesu": vesu.read_volume(run / "masks" / path.name),
+            "nx46": baselines.segment(image, "nx46").mask,
+            "nx47": baselines.segment(image, "nx47").mask,
             "intensity quantile": stages.brightest(image, train_density),
             "all background": np.zeros_like(label),
         }
         known = label != 2
         for name, mask in masks.items():
-            row = {"volume": path.stem, "who": name, **stages.scores(mask, label)}
+            report = vesu.score(mask, label)
+            row = {"volume": path.stem, "who": name, "score": report.score, "topology": report.topology.score}
+            row |= {"surface": report.surface.score, "voi": report.voi.score, **stages.scores(mask, label)}
             rows.append(
                 row | {"density": float(mask[known].mean()), "density_label": float((label[known] == 1).mean())}
             )
