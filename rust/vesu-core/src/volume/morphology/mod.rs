@@ -5,8 +5,11 @@
 
 mod dilate;
 mod element;
+mod fused;
+mod join;
 mod lattice;
 pub(super) mod packed;
+mod section;
 
 use std::borrow::Cow;
 
@@ -19,8 +22,11 @@ use crate::{Cancel, Result};
 use dilate::dilate;
 use element::{Element, elements};
 pub use element::{ElementShape, MAX_RADIUS};
+use fused::{Fused, Stage};
+use join::Best;
 use lattice::{Bits, Largest, Smallest};
 use packed::{pack_row, tail_mask, unpack_row, words_of};
+use section::Sections;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -126,6 +132,11 @@ pub fn grey_morphology(
 ) -> Result<Vec<f32>> {
     same_length("volume", volume.len(), shape)?;
     let steps = elements(structure.radius, structure.shape, shape)?;
+    if let Some(fused) = Fused::new(stages(operation, &steps), shape)
+        && let Some(result) = fused.run(volume, cancel)?
+    {
+        return Ok(result);
+    }
     refuse_nan(volume, shape, cancel)?;
     let mut result = Cow::Borrowed(volume);
     for half in operation.halves() {
@@ -135,6 +146,17 @@ pub fn grey_morphology(
         });
     }
     Ok(result.into_owned())
+}
+
+fn stages(operation: Operation, steps: &[Element]) -> Vec<Stage> {
+    let of_half = |half: &Half| {
+        let best = match half {
+            Half::Dilation => Best::Largest,
+            Half::Erosion => Best::Smallest,
+        };
+        steps.iter().map(move |step| Stage { best, sections: Sections::of(step) })
+    };
+    operation.halves().iter().flat_map(of_half).collect()
 }
 
 /// Values looked at between two polls of the cancel token.
