@@ -18,9 +18,11 @@ use crate::{Cancel, Result};
 /// Slices of the result that one task writes: many, as those around are worked on twice.
 const SLICES: usize = 32;
 
-/// Bytes of planes that a band should keep within, and must.
-const BAND_BYTES: usize = 1 << 20;
-const MOST_BYTES: usize = 4 << 20;
+/// Bytes of planes that a band should keep within: a thread's share of a last-level cache.
+const BAND_BYTES: usize = 4 << 20;
+
+/// Bytes of planes that a band of the fewest rows may take.
+const MOST_BYTES: usize = 16 << 20;
 
 /// One dilation or erosion.
 pub(super) struct Stage {
@@ -44,6 +46,7 @@ impl Fused {
         let gap = stages.iter().map(|stage| stage.sections.steps.iter().sum()).max()?;
         let mut fused = Self { stages, shape, rows: 1, gap };
         let reach = fused.reach_y(0);
+        // Fewer, and the rows around would outweigh the band.
         let fewest = (2 * reach).max(4).min(shape[1]);
         let bytes = |rows: usize| fused.planes().saturating_mul((rows + 2 * reach) * fused.stride() * size_of::<f32>());
         if bytes(fewest) > MOST_BYTES {
@@ -245,11 +248,9 @@ impl Planes {
             if let Some(outer) = outer.last().filter(|_| section.inherits) {
                 sources.push(&outer[z % outer.len()][start..][..length]);
             }
-            sources.extend(
-                section.rows.iter().map(|&(dy, window)| {
-                    &self.windows[window][start.strict_add_signed(dy * stride as isize)..][..length]
-                }),
-            );
+            sources.extend(section.rows.iter().map(|&(dy, window)| {
+                &self.windows[window][(start as isize + dy * stride as isize) as usize..][..length]
+            }));
             let slot = z % own[0].len();
             join(best, &mut own[0][slot][start..][..length], &sources);
         }
@@ -266,5 +267,71 @@ impl Planes {
             }
         }
         around
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::element::{ElementShape, elements};
+    use super::super::{Operation, one_by_one, stages};
+    use super::*;
+
+    fn shapes() -> impl Strategy<Value = Shape> {
+        (1..75_usize, 1..14_usize, prop::sample::select(vec![1_usize, 5, 31, 32, 33, 70])).prop_map(<[usize; 3]>::from)
+    }
+
+    fn values(shape: Shape, seed: u64) -> Vec<f32> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 - 8e6
+        };
+        (0..shape.iter().product()).map(|_| next()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn bands_of_any_height_give_what_whole_volumes_do(
+            shape in shapes(),
+            seed: u64,
+            radius in prop::array::uniform3(0..6_u64),
+            kind in prop::sample::select(vec![ElementShape::Ball, ElementShape::Box]),
+            operation in prop::sample::select(vec![Operation::Dilation, Operation::Erosion, Operation::Closing]),
+            rows in 1..15_usize,
+        ) {
+            let (volume, cancel) = (values(shape, seed), Cancel::new());
+            let steps = elements(radius, kind, shape).unwrap();
+            let mut fused = Fused::new(stages(operation, &steps).unwrap(), shape).unwrap();
+            fused.rows = rows.min(shape[1]);
+            let expected = one_by_one(&volume, shape, operation, &steps, &cancel).unwrap();
+            prop_assert_eq!(fused.run(&volume, &cancel).unwrap(), Some(expected));
+        }
+
+        #[test]
+        fn a_nan_anywhere_is_seen(shape in shapes(), place: prop::sample::Index, rows in 1..15_usize) {
+            let mut volume = values(shape, 1);
+            let place = place.index(volume.len());
+            volume[place] = f32::NAN;
+            let steps = elements([1, 1, 1], ElementShape::Ball, shape).unwrap();
+            let mut fused = Fused::new(stages(Operation::Opening, &steps).unwrap(), shape).unwrap();
+            fused.rows = rows.min(shape[1]);
+            prop_assert_eq!(fused.run(&volume, &Cancel::new()).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn too_much_memory_is_declined() {
+        let declined = |radius, shape| {
+            let steps = elements(radius, ElementShape::Ball, shape).unwrap();
+            stages(Operation::Closing, &steps).and_then(|stages| Fused::new(stages, shape)).is_none()
+        };
+        assert!(declined([40, 40, 40], [128, 192, 192]));
+        assert!(declined([90, 90, 90], [128, 192, 192]));
+        assert!(declined([1, 1, 1], [2, 2, 1 << 30]));
+        assert!(!declined([3, 3, 3], [512, 512, 512]));
     }
 }

@@ -22,28 +22,31 @@ pub(super) struct Sections {
     pub reach: (usize, usize),
 }
 
+/// Most rows of an element, by their distances along z and y, that are taken apart.
+const MOST_ROWS: usize = 1 << 12;
+
 impl Sections {
-    pub fn of(element: &Element) -> Self {
+    /// None of an element of too many rows.
+    pub fn of(element: &Element) -> Option<Self> {
         let reach = element.reach();
+        if (reach.0 + 1).saturating_mul(reach.1 + 1) > MOST_ROWS {
+            return None;
+        }
         let (mut steps, mut width) = (Vec::new(), 0);
-        let mut windows = Vec::new(); // in the order of the rings
+        let mut windows = vec![vec![None; reach.1 + 1]; reach.0 + 1]; // by the distances along z and y
         for ring in &element.rings {
             while width < ring.width {
                 let step = (width + 1).min(ring.width - width);
                 steps.push(step);
                 width += step;
             }
-            windows.push(steps.len());
+            for span in &ring.spans {
+                windows[span.dz][span.from..=span.to].fill(Some(steps.len()));
+            }
         }
         let mut sections: Vec<Section> = Vec::new();
         let mut outer = vec![None; reach.1 + 1];
-        for dz in (0..=reach.0).rev() {
-            let mut own = vec![None; reach.1 + 1];
-            for (ring, &window) in element.rings.iter().zip(&windows) {
-                for span in ring.spans.iter().filter(|span| span.dz == dz) {
-                    own[span.from..=span.to].fill(Some(window));
-                }
-            }
+        for (dz, own) in windows.into_iter().enumerate().rev() {
             if own.iter().all(Option::is_none) {
                 continue;
             }
@@ -53,7 +56,7 @@ impl Sections {
             }
             outer = own;
         }
-        Self { sections, steps, reach }
+        Some(Self { sections, steps, reach })
     }
 }
 
@@ -91,13 +94,14 @@ mod tests {
             section(1, false, &[(0, 1), (1, 1), (-1, 1)]),
             section(0, true, &[(0, 2), (2, 0), (-2, 0)]),
         ];
-        assert_eq!(Sections::of(ball), Sections { sections: expected, steps: vec![1, 1], reach: (2, 2) });
+        let expected = Sections { sections: expected, steps: vec![1, 1], reach: (2, 2) };
+        assert_eq!(Sections::of(ball), Some(expected));
     }
 
     #[test]
     fn equal_sections_are_one() {
         let passes = elements([3, 0, 2], ElementShape::Box, [9, 9, 9]).unwrap();
-        let last = Sections::of(&passes[passes.len() - 1]);
+        let last = Sections::of(&passes[passes.len() - 1]).unwrap();
         assert_eq!(last.sections.len(), 1);
         assert_eq!(last.sections[0].dzs, [3, 2, 1, 0]);
     }
