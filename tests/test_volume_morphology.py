@@ -67,6 +67,19 @@ def test_wide_elements_are_scipys(radius: tuple[int, int, int], shape: str) -> N
         assert np.array_equal(apply(name, grey, radius, shape), apply(name, array, radius, shape))
 
 
+@pytest.mark.parametrize(("shape", "radius"), [((3, 4, 70001), (2, 2, 3)), ((70, 75, 9), (66, 70, 3))])
+def test_numbers_by_elements_and_rows_too_large_for_the_cache(
+    shape: tuple[int, int, int], radius: tuple[int, int, int]
+) -> None:  # R29
+    mask = np.random.default_rng(8).random(shape) < 0.0002
+    assert mask.any()
+    grey = np.where(mask, np.float32(2.5), np.float32(-1))
+    for name in ("dilation", "closing"):
+        binary = apply(name, mask, radius)
+        assert np.array_equal(apply(name, grey, radius), np.where(binary, np.float32(2.5), np.float32(-1)))
+    assert np.array_equal(apply("dilation", mask, radius), reference_by_distance(mask, radius, "ball"))
+
+
 def reference_by_distance(mask: NDArray[Any], radius: tuple[int, int, int], shape: str) -> NDArray[np.uint8]:
     """Dilation by looking at every foreground voxel, in whole numbers."""
     out = np.zeros(mask.shape, np.uint8)

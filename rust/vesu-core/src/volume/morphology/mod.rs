@@ -5,8 +5,11 @@
 
 mod dilate;
 mod element;
+mod fused;
+mod join;
 mod lattice;
 pub(super) mod packed;
+mod section;
 
 use std::borrow::Cow;
 
@@ -19,8 +22,11 @@ use crate::{Cancel, Result};
 use dilate::dilate;
 use element::{Element, elements};
 pub use element::{ElementShape, MAX_RADIUS};
+use fused::{Fused, Stage};
+use join::Best;
 use lattice::{Bits, Largest, Smallest};
 use packed::{pack_row, tail_mask, unpack_row, words_of};
+use section::Sections;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -116,7 +122,8 @@ fn by_slices<T: Send, S: Sync>(
     })
 }
 
-/// Grey morphology: the largest or smallest value under the element. NaN is refused.
+/// Grey morphology: the largest or smallest value under the element. NaN is refused. Of zeros of either sign that meet,
+/// either may stay: the same one on every run and any number of threads.
 pub fn grey_morphology(
     volume: &[f32],
     shape: Shape,
@@ -126,15 +133,46 @@ pub fn grey_morphology(
 ) -> Result<Vec<f32>> {
     same_length("volume", volume.len(), shape)?;
     let steps = elements(structure.radius, structure.shape, shape)?;
+    if let Some(stages) = stages(operation, &steps)
+        && let Some(fused) = Fused::new(stages, shape)
+        && let Some(result) = fused.run(volume, cancel)?
+    {
+        return Ok(result);
+    }
     refuse_nan(volume, shape, cancel)?;
+    one_by_one(volume, shape, operation, &steps, cancel)
+}
+
+/// By elements too wide to hold all that lies between: a whole volume after each.
+fn one_by_one(
+    volume: &[f32],
+    shape: Shape,
+    operation: Operation,
+    steps: &[Element],
+    cancel: &Cancel,
+) -> Result<Vec<f32>> {
     let mut result = Cow::Borrowed(volume);
     for half in operation.halves() {
         result = Cow::Owned(match half {
-            Half::Dilation => dilate::<Largest>(result, shape, &steps, cancel)?,
-            Half::Erosion => dilate::<Smallest>(result, shape, &steps, cancel)?,
+            Half::Dilation => dilate::<Largest>(result, shape, steps, cancel)?,
+            Half::Erosion => dilate::<Smallest>(result, shape, steps, cancel)?,
         });
     }
     Ok(result.into_owned())
+}
+
+fn stages(operation: Operation, steps: &[Element]) -> Option<Vec<Stage>> {
+    let mut stages = Vec::new();
+    for half in operation.halves() {
+        let best = match half {
+            Half::Dilation => Best::Largest,
+            Half::Erosion => Best::Smallest,
+        };
+        for step in steps {
+            stages.push(Stage { best, sections: Sections::of(step)? });
+        }
+    }
+    Some(stages)
 }
 
 /// Values looked at between two polls of the cancel token.
