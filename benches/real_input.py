@@ -18,7 +18,7 @@ import numpy as np
 
 import vesu
 from vesu.data.phantom import dress
-from vesu.run import stages
+from vesu.run import validation
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2,))
 
@@ -57,12 +57,12 @@ def held_out_scores(data: Path, run: Path) -> list[dict[str, object]]:
         label, image = vesu.read_volume(path), vesu.read_volume(data / "test_images" / path.name)
         masks = {
             "vesu": vesu.read_volume(run / "masks" / path.name),
-            "intensity quantile": stages.brightest(image, train_density),
+            "intensity quantile": validation.brightest(image, train_density),
             "all background": np.zeros_like(label),
         }
         known = label != 2
         for name, mask in masks.items():
-            row = {"volume": path.stem, "who": name, **stages.scores(mask, label)}
+            row = {"volume": path.stem, "who": name, **validation.scores(mask, label)}
             rows.append(
                 row | {"density": float(mask[known].mean()), "density_label": float((label[known] == 1).mean())}
             )
