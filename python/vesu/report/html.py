@@ -10,7 +10,9 @@ from vesu.report import figures, text
 from vesu.report.extras import optional
 from vesu.report.loader import Run, Submission, Validation, Volume
 from vesu.report.pictures import PROBABILITY_MAP, UNCERTAINTY_MAP, Gallery, gradient, make_gallery
+from vesu.report.scores import DIMENSIONS, VolumeScore
 from vesu.report.steps import draw_steps, read_step_slices
+from vesu.report.unmatched import BOTH, MARKS, OURS, PICTURED, THEIRS, draw_marked, read_marked
 from vesu.report.views import read_views
 
 PICTURED_VOLUMES = 12
@@ -24,6 +26,10 @@ SCORE_COLUMNS = (
     ("iou", "IoU"),
     ("precision", "Precision"),
     ("recall", "Recall"),
+    ("score", "Score"),
+    ("topology", "Topology"),
+    ("surface", "Surface Dice"),
+    ("voi", "VOI"),
 )
 
 
@@ -63,6 +69,8 @@ def render(run: Run) -> str:
 
 def _context(run: Run, safe: Any) -> dict[str, Any]:
     pictured = _pictured(run.volumes, safe)  # first: a malformed file of views ends it before any chart is drawn
+    marked_paths = run.marked_paths[:PICTURED]
+    marked = draw_marked([(path.stem, read_marked(path)) for path in marked_paths])
     summary = run.summary
     validation = summary.validation if summary else None
     return {
@@ -73,6 +81,7 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "validation": validation,
         "baseline_note": _against_baselines(validation),
         "score_table": _score_table(validation, (summary.pipeline if summary else None) or "vesu"),
+        "volume_scores": _volume_scores(validation, (summary.pipeline if summary else None) or "vesu"),
         "submission": summary.submission if summary else None,
         "submission_verdict": _submission_verdict(summary.submission if summary else None),
         "ledger_verdict": _ledger_verdict(run),
@@ -85,6 +94,8 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "tallies": _tallies(run.inventory),
         "problems": _problems(run.inventory),
         "gradients": {"probability": gradient(PROBABILITY_MAP), "uncertainty": gradient(UNCERTAINTY_MAP)},
+        "marked": list(zip((path.stem for path in marked_paths), marked, strict=True)),
+        "mark_swatches": _mark_swatches(),
         **pictured,
     }
 
@@ -119,6 +130,22 @@ def _score_table(validation: Validation | None, pipeline: str) -> dict[str, Any]
     columns = [(key, words) for key, words in SCORE_COLUMNS if any(key in scores for _, scores in rows)]
     best = {key: max((scores[key] for _, scores in rows if key in scores), default=None) for key, _ in columns}
     return {"rows": rows, "columns": columns, "best": best}
+
+
+def _volume_scores(validation: Validation | None, pipeline: str) -> list[tuple[str, list[tuple[str, VolumeScore]]]]:
+    """For each validation volume its rows: who scored what."""
+    rows: dict[str, list[tuple[str, VolumeScore]]] = {}
+    for name, found in validation.by_volume.items() if validation else ():
+        for each in found[:MAX_ROWS]:
+            rows.setdefault(each.volume_id, []).append((text.title(name) if name else pipeline, each))
+    return list(rows.items())[:MAX_ROWS]
+
+
+def _mark_swatches() -> list[tuple[str, str]]:
+    """What the colours of the marked slices mean: colour, words; and of the marks."""
+    areas = zip((BOTH, OURS, THEIRS), ("both masks", "prediction only", "label only"), strict=True)
+    marks = zip(MARKS, (f"unmatched {each}" for each in DIMENSIONS), strict=True)
+    return [("#{:02x}{:02x}{:02x}".format(*colour), words) for colour, words in (*areas, *marks)]
 
 
 def _submission_verdict(submission: Submission | None) -> Verdict:
