@@ -27,10 +27,9 @@ SCORE_COLUMNS = (
     ("precision", "Precision"),
     ("recall", "Recall"),
     ("score", "Score"),
-    ("topology", "Topology"),
-    ("surface", "Surface Dice"),
-    ("voi", "VOI"),
 )
+JUDGED = (("score", "Score"), ("f1", "F1"))
+"""What is said in words of how it stands against the trivial baselines."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "status": _status(run),
         "untrained": summary is not None and summary.pipeline not in (None, "vesu"),
         "validation": validation,
-        "baseline_note": _against_baselines(validation),
+        "baseline_notes": [_against_baselines(validation, key, words) for key, words in JUDGED],
         "score_table": _score_table(validation, (summary.pipeline if summary else None) or "vesu"),
         "volume_scores": _volume_scores(validation, (summary.pipeline if summary else None) or "vesu"),
         "submission": summary.submission if summary else None,
@@ -108,19 +107,19 @@ def _status(run: Run) -> Verdict:
     return Verdict("good" if run.summary.status == "finished" else "warn", run.summary.status)
 
 
-def _against_baselines(validation: Validation | None) -> Verdict | None:
-    """How the F1 stands against the best trivial baseline; said plainly when it loses."""
-    if validation is None or "f1" not in validation.scores:
+def _against_baselines(validation: Validation | None, key: str, words: str) -> Verdict | None:
+    """How a score stands against that of the best trivial baseline; said plainly when it loses."""
+    if validation is None or key not in validation.scores:
         return None
-    rivals = {name: scores["f1"] for name, scores in validation.baselines.items() if "f1" in scores}
+    rivals = {name: scores[key] for name, scores in validation.baselines.items() if key in scores}
     if not rivals:
         return None
     name = max(rivals, key=lambda each: rivals[each])
-    gap = validation.scores["f1"] - rivals[name]
+    gap = validation.scores[key] - rivals[name]
     rival = f"best trivial baseline ({text.title(name).lower()}, {rivals[name]:.3f})"
     if gap > 0:
-        return Verdict("good", f"F1 {gap:.3f} above the {rival}")
-    return Verdict("bad", f"F1 {-gap:.3f} below the {rival}" if gap < 0 else f"F1 no better than the {rival}")
+        return Verdict("good", f"{words} {gap:.3f} above the {rival}")
+    return Verdict("bad", f"{words} {-gap:.3f} below the {rival}" if gap < 0 else f"{words} no better than the {rival}")
 
 
 def _score_table(validation: Validation | None, pipeline: str) -> dict[str, Any] | None:
@@ -133,12 +132,17 @@ def _score_table(validation: Validation | None, pipeline: str) -> dict[str, Any]
 
 
 def _volume_scores(validation: Validation | None, pipeline: str) -> list[tuple[str, list[tuple[str, VolumeScore]]]]:
-    """For each validation volume its rows: who scored what."""
+    """For each validation volume its rows, who scored what; of several volumes, the means last."""
     rows: dict[str, list[tuple[str, VolumeScore]]] = {}
     for name, found in validation.by_volume.items() if validation else ():
         for each in found[:MAX_ROWS]:
             rows.setdefault(each.volume_id, []).append((text.title(name) if name else pipeline, each))
-    return list(rows.items())[:MAX_ROWS]
+    groups = list(rows.items())[:MAX_ROWS]
+    if validation is None or len(rows) < 2:
+        return groups
+    means = [(pipeline, validation.scores), *((text.title(k), v) for k, v in validation.baselines.items())]
+    mean_rows = [(who, VolumeScore("Mean", dict(terms), (None, None, None))) for who, terms in means]
+    return [*groups, ("Mean", mean_rows)]
 
 
 def _mark_swatches() -> list[tuple[str, str]]:
