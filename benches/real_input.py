@@ -19,7 +19,7 @@ import numpy as np
 import vesu
 from vesu import baselines
 from vesu.data.phantom import dress
-from vesu.run import stages
+from vesu.run import validation
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2,))
 
@@ -60,14 +60,14 @@ def held_out_scores(data: Path, run: Path) -> list[dict[str, object]]:
             "vesu": vesu.read_volume(run / "masks" / path.name),
             "nx46": baselines.segment(image, "nx46").mask,
             "nx47": baselines.segment(image, "nx47").mask,
-            "intensity quantile": stages.brightest(image, train_density),
+            "intensity quantile": validation.brightest(image, train_density),
             "all background": np.zeros_like(label),
         }
         known = label != 2
         for name, mask in masks.items():
             report = vesu.score(mask, label)
             row = {"volume": path.stem, "who": name, "score": report.score, "topology": report.topology.score}
-            row |= {"surface": report.surface.score, "voi": report.voi.score, **stages.scores(mask, label)}
+            row |= {"surface": report.surface.score, "voi": report.voi.score, **validation.scores(mask, label)}
             rows.append(
                 row | {"density": float(mask[known].mean()), "density_label": float((label[known] == 1).mean())}
             )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 import reference_volume as reference
+import vesu
 from vesu.calibration import RuleScore, ThresholdCalibrator
 from vesu.errors import ArgumentError, DataError
 from vesu.segmentation import (
@@ -461,6 +462,23 @@ def test_a_callable_sees_hysteresis_too_and_every_mask_is_the_ladders() -> None:
     assert found.score_ in seen and max(seen) - found.score_ <= found.tolerance
     assert found.score_ == f1_of(segment(p, found.ladder_).mask, label)
     assert all(isinstance(score, RuleScore) for score in found.scores_)
+
+
+def test_the_competitions_score_is_a_metric() -> None:  # R28 R45
+    volumes = [phantom(seed, noise=0.3) for seed in (1, 2)]
+    data = [p for p, _ in volumes], [label for _, label in volumes]
+    options: dict[str, Any] = {"modes": ["fixed"], "low_factors": []}
+
+    def metric(mask: NDArray[np.uint8], label: NDArray[np.uint8]) -> float:
+        return vesu.score(mask, label).score
+
+    def mean(found: ThresholdCalibrator) -> float:
+        return float(np.mean([metric(segment(p, found.ladder_).mask, label) for p, label in volumes]))
+
+    by_score = ThresholdCalibrator(ladder(), metric=metric, **options).fit(*data)
+    by_f1 = ThresholdCalibrator(ladder(), metric="f1", **options).fit(*data)
+    assert by_score.score_ == pytest.approx(mean(by_score), abs=1e-12)
+    assert mean(by_score) >= mean(by_f1)  # it starts from there
 
 
 @pytest.mark.parametrize("answer", [float("nan"), "high", None, True])

@@ -36,6 +36,10 @@ def test_a_run_from_the_command_line(dataset: Path, tmp_path: Path) -> None:
     answer = call("run", dataset, "--out", tmp_path / "run", "--quiet", *words)
     assert answer.returncode == 0, answer.stderr
     assert "135 candidates x 120 iterations" in answer.stdout
+    validation = json.loads((tmp_path / "run" / "summary.json").read_text())["validation"]
+    brightest, nothing = (validation["baselines"][name]["score"] for name in ("intensity_quantile", "all_background"))
+    assert f"score       {validation['score']:.3f}: topology {validation['topology']:.3f}, surface" in answer.stdout
+    assert f"the brightest voxels {brightest:.3f}, nothing at all {nothing:.3f}" in answer.stdout
     assert call("ledger", "verify", tmp_path / "run" / "events.jsonl").stdout.startswith("intact:")
     checked = call("check-submission", tmp_path / "run" / "submission.zip", "--test-images", dataset / "test_images")
     assert checked.returncode == 0 and "valid: 2 masks" in checked.stdout

@@ -146,6 +146,13 @@ def test_a_table_alone_changes_the_default_ladder() -> None:
     assert load_config(environment={}).segment.steps == DEFAULT_STEPS
 
 
+def test_the_fit_may_be_on_the_score() -> None:  # R45
+    for metric in ("score", "f1", "f_beta"):
+        config = load_config(overrides=[f"segment.calibration.metric={metric}"], environment={})
+        assert config.segment.calibration.metric == metric
+    assert load_config(environment={}).segment.calibration.metric == "f_beta"
+
+
 def test_the_printed_ladder_is_its_own_source() -> None:
     segment = load_config(overrides=["segment.steps=threshold,closing,dust"], environment={}).segment
     printed = json.loads(json.dumps(RunConfig(segment=segment).to_json()))["segment"]

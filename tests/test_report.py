@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,17 @@ from vesu.report import write_report
 from vesu.report.pictures import make_gallery
 from vesu.report.steps import ADDED, KEPT, REMOVED, StepSlices, draw_steps, step_picture
 from vesu.report.training import read_events
+from vesu.report.unmatched import (
+    BOTH,
+    BUDGET_BYTES,
+    MARKS,
+    OURS,
+    THEIRS,
+    Marked,
+    draw_marked,
+    marked_picture,
+    read_marked,
+)
 from vesu.report.views import View
 
 # ---- what it says ----
@@ -52,7 +64,7 @@ def test_outcome_evidence_and_baselines_are_told(made: Path, page: Page) -> None
 
 def test_every_volume_is_pictured_in_three_axes(page: Page) -> None:  # R30, item 10
     images = page.all("img")
-    assert len(images) == 2 * (3 * 4 + 3)  # and a picture for each step
+    assert len(images) == 2 * (3 * 4 + 3) + 3  # a picture for each step; and of the unmatched features
     for image in images:
         assert (image["src"] or "").startswith("data:image/jpeg;base64,")
         assert len(image["alt"] or "") > 20
@@ -108,6 +120,84 @@ def test_the_full_leaderboard_is_there(made: Path, page: Page) -> None:  # R13
     assert "All 135 candidates" in page.text
     heat = next(svg["aria-label"] or "" for svg in page.all("svg") if "Objective of" in (svg.get("aria-label") or ""))
     assert "134 candidates" in heat and f"best at neuron {rows[0]['neuron']}" in heat  # one diverged
+
+
+def test_the_score_is_told_volume_by_volume_and_term_by_term(made: Path, page: Page) -> None:  # R45
+    validation = json.loads((made / "summary.json").read_text())["validation"]
+    text = re.sub(" +", " ", page.text)
+    assert "Score 0.302 above the best trivial baseline (intensity quantile, 0.258)" in text
+    (ours,), (bright,) = (each["by_volume"] for each in (validation, validation["baselines"]["intensity_quantile"]))
+    terms = " ".join(f"{ours[name]:.3f}" for name in ("score", "topology", "surface", "voi"))
+    assert f"3281388561 vesu {terms} 22 / 36 / 27 1 / 48 / 3 0 / 0 / 0" in text
+    assert f"Intensity quantile {bright['score']:.3f} 0.003 0.513 0.220 7 / 9\u202f214 / 27" in text
+    assert "Mean vesu" not in text  # there is but one volume
+
+
+def test_several_volumes_have_their_means_last(run: Path) -> None:  # R45
+    def doubled(summary: dict[str, Any]) -> None:
+        for scores in (summary["validation"], *summary["validation"]["baselines"].values()):
+            scores["by_volume"].append(scores["by_volume"][0] | {"volume_id": "77", "tunnels": None})
+
+    edit(run / "summary.json", doubled)
+    text = re.sub(" +", " ", Page(write_report(run)).text)
+    assert re.search(r"77 vesu 0\.560 0\.215 0\.803 0\.612 22 / 36 / 27 – 0 / 0 / 0", text)
+    assert text.index("77 vesu") < text.index("Mean vesu 0.560 0.215 0.803 0.612 – – –")
+
+
+def test_unmatched_features_are_pictured(made: Path, page: Page) -> None:  # R45
+    alts = [image["alt"] or "" for image in page.all("img") if "marked: prediction" in (image["alt"] or "")]
+    views = read_marked(made / "validation" / "3281388561.npz")
+    assert len(alts) == len(views) == 3
+    for alt, view in zip(alts, views, strict=True):
+        assert f"within 4 slices of {view.axis} = {view.index} in volume 3281388561" in alt
+        tunnels = int(((view.marks[:, 0] == 0) & (view.marks[:, 1] == 1)).sum())
+        assert len(view.marks) > 0 and f" {tunnels} tunnels" in alt
+        assert f"{view.axis} = {view.index}, " in page.text and f"{view.found} unmatched" in page.text
+    for words in ("both masks", "prediction only", "label only", "unmatched cavities", "full disc", "a ring"):
+        assert words in page.text
+
+
+def test_marks_are_discs_and_rings_in_the_colours_of_their_kind() -> None:  # R45
+    zero = np.zeros((320, 320), np.uint8)
+    mask, label = zero.copy(), zero.copy()
+    mask[:40], label[20:60], label[:, 300:] = 1, 1, 2
+    marks = np.array([(0, 0, 100, 50), (0, 2, 100, 100), (1, 1, 100, 150), (1, 0, 0, 0)])
+    picture = marked_picture(Marked("z", 5, 4, zero, mask, label, marks, 4))
+    assert tuple(picture[10, 30]) == OURS and tuple(picture[30, 30]) == BOTH and tuple(picture[50, 30]) == THEIRS
+    assert tuple(picture[10, 310]) not in (OURS, BOTH)  # ignored
+    assert tuple(picture[100, 50]) == MARKS[0] and tuple(picture[100, 100]) == MARKS[2]
+    assert tuple(picture[100, 150]) == tuple(picture[200, 200])  # a ring is open, and this one
+    assert tuple(picture[100, 153]) == MARKS[1]
+    assert tuple(picture[0, 4]) == MARKS[0]  # cut by the picture's corner
+
+
+def test_without_scores_or_slices_none_are_invented(run: Path) -> None:  # R45 R54
+    shutil.rmtree(run / "validation")
+
+    def stripped(summary: dict[str, Any]) -> None:
+        for scores in (summary["validation"], *summary["validation"]["baselines"].values()):
+            del scores["by_volume"], scores["score"]
+
+    edit(run / "summary.json", stripped)
+    text = Page(write_report(run)).text
+    assert "Score by volume: not recorded" in text and "Pictures of unmatched features: not recorded" in text
+    assert "F1 0.304 above" in text and "Score 0." not in text
+
+
+def test_many_validation_volumes_keep_the_page_small(run: Path) -> None:  # R45
+    rng = np.random.default_rng(0)
+    noise: dict[str, Any] = {"reach": np.int64(4)}
+    for axis in "zyx":
+        noise |= {f"{axis}_index": np.int64(9), f"{axis}_found": np.int64(5000)}
+        noise[f"{axis}_volume"] = rng.integers(0, 256, (320, 320), np.uint8)
+        noise |= {f"{axis}_{layer}": rng.integers(0, 2, (320, 320), np.uint8) for layer in ("mask", "label")}
+        noise[f"{axis}_marks"] = rng.integers(0, (2, 3, 320, 320), (1500, 4))
+    for number in range(9):
+        np.savez(run / "validation" / f"{number}.npz", **noise)
+    panels = draw_marked([(path.stem, read_marked(path)) for path in sorted((run / "validation").glob("?.npz"))])
+    assert sum(len(panel.source) for row in panels for panel in row) < 1.4 * BUDGET_BYTES
+    page = Page(write_report(run))
+    assert "The first 4 of 10 volumes" in page.text and "1500 of 5000 marked" in page.text
 
 
 def test_calibration_is_drawn_and_names_its_prior(made: Path, page: Page) -> None:  # R17
@@ -234,7 +324,7 @@ def test_many_volumes_keep_the_page_small(tmp_path: Path) -> None:
     out = write_report(folder)
     page = Page(out)
     assert out.stat().st_size < 10e6  # the worst case: nothing but noise
-    assert len(page.all("img")) == 12 * (3 * 4 + 3)
+    assert len(page.all("img")) == 12 * (3 * 4 + 3) + 3
     assert "Pictures of the first 12 of 20 volumes" in page.text and "of their size" in page.text
     assert all(str(1407735 + 7919 * number) in page.text for number in range(20))
 

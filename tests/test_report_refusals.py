@@ -89,6 +89,13 @@ def test_malformed_json_names_the_file(run: Path, name: str, data: bytes) -> Non
         ("summary.json", {"validation": {"calibration": {"raw": {"bins": [{"count": 0.5}]}}}}, "count: got 0.5"),
         ("summary.json", {"validation": {"calibration": {"uncertainty": {"auroc": "high"}}}}, "auroc: got 'high'"),
         ("summary.json", {"started_ns": True}, "started_ns"),
+        (
+            "summary.json",
+            {"validation": {"by_volume": [{"topology": "good"}]}},
+            r"by_volume\[0\]: topology: got 'good'",
+        ),
+        ("summary.json", {"validation": {"by_volume": [{"tunnels": {"label": 0.5}}]}}, "tunnels: label: got 0.5"),
+        ("summary.json", {"validation": {"baselines": {"a": {"by_volume": 3}}}}, "by_volume: got 3; accepted: a list"),
         ("segment/1407735.json", {"ink_ratio_by_slice": ["x"]}, "ink_ratio_by_slice: 0: got 'x'"),
         ("preflight.json", {"checked_pairs": 1.5}, "checked_pairs: got 1.5; accepted: a whole number"),
     ],
@@ -174,6 +181,48 @@ def test_a_bad_array_of_steps_names_file_and_array(run: Path, case: str) -> None
         arrays[name] = array
     np.savez(path, **arrays)
     with pytest.raises(FormatError, match=rf"1407735_steps\.npz: {name}"):
+        write_report(run)
+
+
+BAD_MARKED: dict[str, tuple[str, Any]] = {
+    "no reach": ("reach", None),
+    "no found": ("x_found", None),
+    "float index": ("z_index", np.float64(3)),
+    "volume of three axes": ("z_volume", np.zeros((2, 3, 4), np.uint8)),
+    "float mask": ("z_mask", np.zeros((20, 24))),
+    "label of another shape": ("y_label", np.zeros((3, 3), np.uint8)),
+    "marks of three columns": ("z_marks", np.zeros((4, 3), np.int32)),
+    "float marks": ("z_marks", np.zeros((4, 4))),
+    "too many marks": ("z_marks", np.zeros((20_001, 4), np.int8)),
+    "a third side": ("z_marks", np.array([[2, 0, 0, 0]])),
+    "a fourth dimension": ("z_marks", np.array([[0, 3, 0, 0]])),
+    "a mark beyond": ("z_marks", np.array([[0, 0, 20, 0]])),
+    "a negative mark": ("z_marks", np.array([[0, 0, 0, -1]])),
+    "objects": ("z_marks", np.array([[None]])),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MARKED)
+def test_a_bad_array_of_marked_slices_names_file_and_array(run: Path, case: str) -> None:  # R45, R54
+    name, array = BAD_MARKED[case]
+    path = run / "validation" / "3281388561.npz"
+    with np.load(path) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    if array is None:
+        del arrays[name]
+    else:
+        arrays[name] = array
+    np.savez(path, **arrays)
+    with pytest.raises(FormatError, match=rf"3281388561\.npz: {name}"):
+        write_report(run)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_truncated_marked_slices_are_named(run: Path, keep: float) -> None:  # R45, R54
+    path = run / "validation" / "3281388561.npz"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
+    with pytest.raises(FormatError, match=r"3281388561\.npz"):
         write_report(run)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vesu.scoring import ScoreReport as ScoreReport
     from vesu.scoring import score as score
     from vesu.scoring import score_many as score_many
+    from vesu.scoring import score_sweep as score_sweep
     from vesu.segmentation import segment as segment
     from vesu.submission import check_submission as check_submission
     from vesu.submission import write_submission as write_submission
@@ -41,11 +42,12 @@ _HOME = {
     "read_volume": "vesu.data.volumes",
     "score": "vesu.scoring",
     "score_many": "vesu.scoring",
+    "score_sweep": "vesu.scoring",
     "segment": "vesu.segmentation",
     "write_submission": "vesu.submission",
     "write_volume": "vesu.data.volumes",
 }
-_MODULES = ("baselines", "config", "data", "ledger", "report", "volume")
+_MODULES = ("baselines", "config", "data", "ledger", "report", "scoring", "volume")
 
 __all__ = ["VesuError", "__version__", *_HOME, *_MODULES, "run"]
 

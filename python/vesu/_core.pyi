@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 __all__ = [
     "LedgerLog",
     "ProxSolver",
+    "ScoreLabel",
     "__version__",
     "_gate_probe",
     "betti_matching",
@@ -287,6 +288,22 @@ def score_voi(
     n_threads: int | None = None,
 ) -> tuple[float, float, int, int]: ...
 def score_area_table(spacing: tuple[float, float, float]) -> list[float]: ...
+
+@final
+class ScoreLabel:
+    """A label's surface and components, for any number of predictions."""
+
+    def __new__(cls, label: NDArray[np.uint8] | NDArray[np.bool_], n_threads: int | None = None) -> ScoreLabel: ...
+    def surface(
+        self,
+        prediction: NDArray[np.uint8] | NDArray[np.bool_],
+        spacing: tuple[float, float, float],
+        tolerance: float,
+        n_threads: int | None = None,
+    ) -> tuple[float, float, float, float, float]: ...
+    def voi(
+        self, prediction: NDArray[np.uint8] | NDArray[np.bool_], n_threads: int | None = None
+    ) -> tuple[float, float, int, int]: ...
 
 # ---- volume: topology and sheets ----
 def euler_number(

@@ -8,9 +8,9 @@ import os
 import sys
 from argparse import ArgumentParser as Parser
 from argparse import Namespace as Arguments
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from vesu import __version__
 from vesu.errors import ArgumentError, VesuError
@@ -115,6 +115,9 @@ def _parser() -> Parser:
     scored.add_argument("prediction", type=Path, help="mask (TIFF), or a folder or zip of ID.tif")
     scored.add_argument("label", type=Path, help="label (TIFF), or a folder of ID.tif")
     scored.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
+    scored.add_argument(
+        "--unmatched", type=Path, metavar="FILE", help="also write the places of unmatched features (JSON; one pair)"
+    )
     scored.add_argument("--tolerance", type=float, default=2.0, help="of the surface Dice, in voxels (default: 2)")
     scored.add_argument("--voi-alpha", type=float, default=0.3, help="steepness of the VOI's score (default: 0.3)")
     scored.add_argument("--ignore-label", type=int, default=2, help="label value that counts nowhere (default: 2)")
@@ -193,10 +196,22 @@ def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "
         print(f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on {held_out}")
         brightest = validation["baselines"]["intensity_quantile"]["f1"]
         print(f"            the brightest voxels, as many: F1 {brightest:.3f}")
+        _print_score(validation)
     print(f"submission  {result.submission.path} is valid: {sealed}")
     print(f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}...")
     print(f"report      {result.report or f'none: {result.report_problem}'}")
     print(f"elapsed     {summary['elapsed_s']:.1f} s")
+
+
+def _print_score(validation: Mapping[str, Any]) -> None:
+    """The competition's score on the validation volumes, and of the trivial baselines on the same."""
+    terms = (
+        f"topology {validation['topology']:.3f}, surface Dice {validation['surface']:.3f}, VOI {validation['voi']:.3f}"
+    )
+    print(f"score       {validation['score']:.3f}: {terms}")
+    rivals = {"the brightest voxels": "intensity_quantile", "nothing at all": "all_background"}
+    words = [f"{words} {validation['baselines'][name]['score']:.3f}" for words, name in rivals.items()]
+    print(f"            for comparison: {', '.join(words)}")
 
 
 def _discover(arguments: Arguments) -> None:
@@ -287,14 +302,31 @@ def _score(arguments: Arguments) -> None:
     from vesu.data.volumes import read_volume
     from vesu.scoring import ScoreReport, ScoreSummary, score, score_many
 
-    prediction, label = arguments.prediction, arguments.label
+    prediction, label, places = arguments.prediction, arguments.label, arguments.unmatched
     options = {name: getattr(arguments, name) for name in ("tolerance", "voi_alpha", "ignore_label")}
     found: ScoreReport | ScoreSummary
     if label.is_dir():
+        if places is not None:
+            raise ArgumentError(f"--unmatched: got {places} beside folders; accepted: one prediction and one label")
         found = score_many(prediction, label, **options)
     else:
-        found = score(read_volume(prediction), read_volume(label), **options)
+        volumes = read_volume(prediction), read_volume(label)
+        found = score(*volumes, **options)
+        if places is not None:
+            _write_unmatched(places, *volumes, options["ignore_label"])
     print(json.dumps(found.to_json(), indent=2) if arguments.json else found)
+
+
+def _write_unmatched(path: Path, prediction: "NDArray[Any]", label: "NDArray[Any]", ignore_label: int | None) -> None:
+    import warnings
+
+    from vesu.data.storage import write_json_atomic
+    from vesu.scoring import unmatched_features
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the score has said it
+        found = unmatched_features(prediction, label, ignore_label=ignore_label)
+    write_json_atomic(path, {"shape": list(label.shape), **found.to_json()})
 
 
 def _report(arguments: Arguments) -> None:

@@ -168,8 +168,8 @@ class CalibrationSettings:
     """Modes to try; of those as good as the best, the first one listed wins."""
     low_factors: tuple[float, ...] = (0.85, 0.7, 0.5)
     """Hysteresis to try: the low threshold over the high one; none of them ([]) is a plain threshold."""
-    metric: Literal["f_beta", "f1"] = "f_beta"
-    """What is maximised: F-beta with beta 0.5, or F1."""
+    metric: Literal["f_beta", "f1", "score"] = "f_beta"
+    """What is maximised: F-beta with beta 0.5, F1, or the competition's score of the whole ladder's masks."""
 
     def __post_init__(self) -> None:
         name = "segment.calibration"

@@ -10,7 +10,9 @@ from vesu.report import figures, text
 from vesu.report.extras import optional
 from vesu.report.loader import Run, Submission, Validation, Volume
 from vesu.report.pictures import PROBABILITY_MAP, UNCERTAINTY_MAP, Gallery, gradient, make_gallery
+from vesu.report.scores import DIMENSIONS, VolumeScore
 from vesu.report.steps import draw_steps, read_step_slices
+from vesu.report.unmatched import BOTH, MARKS, OURS, PICTURED, THEIRS, draw_marked, read_marked
 from vesu.report.views import read_views
 
 PICTURED_VOLUMES = 12
@@ -24,7 +26,10 @@ SCORE_COLUMNS = (
     ("iou", "IoU"),
     ("precision", "Precision"),
     ("recall", "Recall"),
+    ("score", "Score"),
 )
+JUDGED = (("score", "Score"), ("f1", "F1"))
+"""What is said in words of how it stands against the trivial baselines."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ def render(run: Run) -> str:
 
 def _context(run: Run, safe: Any) -> dict[str, Any]:
     pictured = _pictured(run.volumes, safe)  # first: a malformed file of views ends it before any chart is drawn
+    marked_paths = run.marked_paths[:PICTURED]
+    marked = draw_marked([(path.stem, read_marked(path)) for path in marked_paths])
     summary = run.summary
     validation = summary.validation if summary else None
     return {
@@ -71,8 +78,9 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "status": _status(run),
         "untrained": summary is not None and summary.pipeline not in (None, "vesu"),
         "validation": validation,
-        "baseline_note": _against_baselines(validation),
+        "baseline_notes": [_against_baselines(validation, key, words) for key, words in JUDGED],
         "score_table": _score_table(validation, (summary.pipeline if summary else None) or "vesu"),
+        "volume_scores": _volume_scores(validation, (summary.pipeline if summary else None) or "vesu"),
         "submission": summary.submission if summary else None,
         "submission_verdict": _submission_verdict(summary.submission if summary else None),
         "ledger_verdict": _ledger_verdict(run),
@@ -85,6 +93,8 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "tallies": _tallies(run.inventory),
         "problems": _problems(run.inventory),
         "gradients": {"probability": gradient(PROBABILITY_MAP), "uncertainty": gradient(UNCERTAINTY_MAP)},
+        "marked": list(zip((path.stem for path in marked_paths), marked, strict=True)),
+        "mark_swatches": _mark_swatches(),
         **pictured,
     }
 
@@ -97,19 +107,19 @@ def _status(run: Run) -> Verdict:
     return Verdict("good" if run.summary.status == "finished" else "warn", run.summary.status)
 
 
-def _against_baselines(validation: Validation | None) -> Verdict | None:
-    """How the F1 stands against the best trivial baseline; said plainly when it loses."""
-    if validation is None or "f1" not in validation.scores:
+def _against_baselines(validation: Validation | None, key: str, words: str) -> Verdict | None:
+    """How a score stands against that of the best trivial baseline; said plainly when it loses."""
+    if validation is None or key not in validation.scores:
         return None
-    rivals = {name: scores["f1"] for name, scores in validation.baselines.items() if "f1" in scores}
+    rivals = {name: scores[key] for name, scores in validation.baselines.items() if key in scores}
     if not rivals:
         return None
     name = max(rivals, key=lambda each: rivals[each])
-    gap = validation.scores["f1"] - rivals[name]
+    gap = validation.scores[key] - rivals[name]
     rival = f"best trivial baseline ({text.title(name).lower()}, {rivals[name]:.3f})"
     if gap > 0:
-        return Verdict("good", f"F1 {gap:.3f} above the {rival}")
-    return Verdict("bad", f"F1 {-gap:.3f} below the {rival}" if gap < 0 else f"F1 no better than the {rival}")
+        return Verdict("good", f"{words} {gap:.3f} above the {rival}")
+    return Verdict("bad", f"{words} {-gap:.3f} below the {rival}" if gap < 0 else f"{words} no better than the {rival}")
 
 
 def _score_table(validation: Validation | None, pipeline: str) -> dict[str, Any] | None:
@@ -119,6 +129,27 @@ def _score_table(validation: Validation | None, pipeline: str) -> dict[str, Any]
     columns = [(key, words) for key, words in SCORE_COLUMNS if any(key in scores for _, scores in rows)]
     best = {key: max((scores[key] for _, scores in rows if key in scores), default=None) for key, _ in columns}
     return {"rows": rows, "columns": columns, "best": best}
+
+
+def _volume_scores(validation: Validation | None, pipeline: str) -> list[tuple[str, list[tuple[str, VolumeScore]]]]:
+    """For each validation volume its rows, who scored what; of several volumes, the means last."""
+    rows: dict[str, list[tuple[str, VolumeScore]]] = {}
+    for name, found in validation.by_volume.items() if validation else ():
+        for each in found[:MAX_ROWS]:
+            rows.setdefault(each.volume_id, []).append((text.title(name) if name else pipeline, each))
+    groups = list(rows.items())[:MAX_ROWS]
+    if validation is None or len(rows) < 2:
+        return groups
+    means = [(pipeline, validation.scores), *((text.title(k), v) for k, v in validation.baselines.items())]
+    mean_rows = [(who, VolumeScore("Mean", dict(terms), (None, None, None))) for who, terms in means]
+    return [*groups, ("Mean", mean_rows)]
+
+
+def _mark_swatches() -> list[tuple[str, str]]:
+    """What the colours of the marked slices mean: colour, words; and of the marks."""
+    areas = zip((BOTH, OURS, THEIRS), ("both masks", "prediction only", "label only"), strict=True)
+    marks = zip(MARKS, (f"unmatched {each}" for each in DIMENSIONS), strict=True)
+    return [("#{:02x}{:02x}{:02x}".format(*colour), words) for colour, words in (*areas, *marks)]
 
 
 def _submission_verdict(submission: Submission | None) -> Verdict:

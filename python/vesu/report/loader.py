@@ -10,6 +10,7 @@ from vesu.errors import DataError, EvidenceError, FileError, FormatError
 from vesu.ledger import verify
 from vesu.report.calibration import Calibration, read_calibration
 from vesu.report.jsonfile import Node, parse_json, read_bytes
+from vesu.report.scores import TERMS, VolumeScore, read_volume_scores
 from vesu.report.training import Events, read_events
 
 RUN_FILES = (
@@ -19,7 +20,7 @@ RUN_FILES = (
 STEP_COUNTS = (
     "voxels_before", "voxels_after", "voxels_added", "voxels_removed", "components", "tunnels", "cavities",
 )  # fmt: skip
-SCORES = ("f1", "f_beta", "iou", "precision", "recall")
+SCORES = ("f1", "f_beta", "iou", "precision", "recall", *TERMS)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Validation:
     density_mask: float | None
     baselines: Mapping[str, Mapping[str, float]]
     calibration: Calibration | None
+    by_volume: Mapping[str, tuple[VolumeScore, ...]]
+    """The competition's score: of the masks under ``""``, of the baselines under their names."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,8 @@ class Run:
     events: Events | None
     ledger: LedgerCheck | None
     failure: str | None
+    marked_paths: tuple[Path, ...]
+    """Slices of the validation volumes with their unmatched features."""
 
 
 def load_run(folder: Path) -> Run:
@@ -225,6 +230,7 @@ def load_run(folder: Path) -> Run:
         events=read_events(folder / "events.jsonl", winner=winner),
         ledger=_check_ledger(folder / "events.jsonl"),
         failure=_failure(folder / "failure.json"),
+        marked_paths=tuple(sorted((folder / "validation").glob("*.npz"))),
     )
 
 
@@ -292,14 +298,16 @@ def _validation(node: Node | None) -> Validation | None:
     if node is None:
         return None
     scores = {name: node.number(name) for name in SCORES}
-    baselines = node.child("baselines")
+    baselines = node.child("baselines") or Node({}, node.where)
+    rivals = {name: child for name in baselines.values if (child := baselines.child(name)) is not None}
     return Validation(
         volumes=node.texts("volumes"),
         scores={name: value for name, value in scores.items() if value is not None},
         density_label=node.number("density_label"),
         density_mask=node.number("density_mask"),
-        baselines={} if baselines is None else {name: _scores(baselines.child(name)) for name in baselines.values},
+        baselines={name: _scores(baselines.child(name)) for name in baselines.values},
         calibration=read_calibration(node.child("calibration")),
+        by_volume={name: read_volume_scores(each) for name, each in ({"": node} | rivals).items()},
     )
 
 

@@ -13,7 +13,7 @@ from vesu.report.npzfile import open_npz
 from vesu.report.pictures import RGB, Panel, encode, panel, reduce, stretch
 
 ADDED, REMOVED, KEPT = (46, 204, 113), (214, 51, 132), (240, 236, 226)
-BUDGET_BYTES = 5 * 2**18  # of JPEG, all volumes together: a quarter of what the slices may take
+BUDGET_BYTES = 2**20  # of JPEG, all volumes together: a fifth of what the slices may take
 MAX_STEPS = 32
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vesu import baselines
 from vesu.config import RunConfig
-from vesu.run import stages
+from vesu.run.validation import OnScored, validation_entry
 from vesu.segmentation import Segmentation, segment
 from vesu.segmentation.diagnostics import OnStep
 
@@ -29,7 +29,10 @@ def segment_volume(
 
 
 def validate(
-    volumes: Iterable[tuple[str, tuple[Array, Array]]], config: RunConfig, on_volume: Callable[[str], None]
+    volumes: Iterable[tuple[str, tuple[Array, Array]]],
+    config: RunConfig,
+    on_volume: Callable[[str], None],
+    on_scored: OnScored | None = None,
 ) -> dict[str, Any]:
     """The validation entry of ``summary.json`` for the configured baseline.
 
@@ -41,10 +44,12 @@ def validate(
         With a baseline as its pipeline.
     on_volume : callable
         Called with each id when its mask is there.
+    on_scored : callable, optional
+        Gets each volume with its mask, when that is scored.
     """
     masks, labels, images = {}, {}, {}
     for volume_id, (image, label) in volumes:
         _, result = segment_volume(image, config)
         masks[volume_id], labels[volume_id], images[volume_id] = result.mask, label, image
         on_volume(volume_id)
-    return stages.validation_entry(masks, labels, images)
+    return validation_entry(masks, labels, images, n_threads=config.n_threads, on_scored=on_scored)

@@ -21,6 +21,7 @@ OUTPUTS = (
     "model.npz",
     "model.json",
     "segment",
+    "validation",
     "masks",
     "submission.zip",
     "summary.json",
@@ -75,5 +76,5 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(old)
         else:
             old.unlink(missing_ok=True)
-    for name in ("segment", "masks"):
+    for name in ("segment", "validation", "masks"):
         (folder / name).mkdir()

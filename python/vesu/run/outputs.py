@@ -8,10 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vesu.data.storage import atomic_write
+from vesu.run.validation import ScoredVolume
+from vesu.scoring import UnmatchedFeatures
 from vesu.segmentation import Segmentation, StepReport
 from vesu.submission import SubmissionReport
 
-__all__ = ["StepSlices", "diagnostics_entry", "finite", "printable", "submission_entry", "write_views"]
+__all__ = [
+    "StepSlices",
+    "diagnostics_entry",
+    "finite",
+    "printable",
+    "submission_entry",
+    "write_unmatched",
+    "write_views",
+]
 
 
 def diagnostics_entry(volume_id: str, result: Segmentation) -> dict[str, Any]:
@@ -47,6 +57,62 @@ def write_views(
             views[f"{name}_uncertainty"] = uncertainty.take(index, axis)
     with atomic_write(path) as file:
         np.savez_compressed(file, **views)
+
+
+MARK_REACH = 4
+"""A slice carries the marks of the features that lie up to so many slices off."""
+MAX_MARKS = 250
+"""Of each kind on a slice: more would hide what they mark."""
+
+
+def write_unmatched(path: Path, scored: ScoredVolume) -> None:
+    """``validation/ID.npz``: along each axis the slice near which most unmatched features lie, and where they lie.
+
+    For the axes z, y, x: ``z_index``, ``z_volume`` (the CT), ``z_mask``, ``z_label``, all of one shape (down, across);
+    ``z_marks``, int32 of shape (n, 4): side (0 the prediction's, 1 the label's), dimension, down, across; ``z_found``,
+    how many there were before they were thinned; and ``reach``, how many slices off they lie at most.
+    """
+    places = _places(scored.unmatched)
+    image = _as_uint8(scored.image)
+    views: dict[str, Any] = {"reach": np.int64(MARK_REACH)}
+    for axis, name in enumerate("zyx"):
+        index = _busiest(places[:, 2 + axis], scored.label, axis)
+        near = places[np.abs(places[:, 2 + axis] - index) <= MARK_REACH]
+        views[f"{name}_index"] = np.int64(index)
+        views[f"{name}_found"] = np.int64(len(near))
+        views[f"{name}_marks"] = np.delete(_thinned(near), 2 + axis, axis=1).astype(np.int32)
+        for layer, volume in (("volume", image), ("mask", scored.mask), ("label", scored.label)):
+            views[f"{name}_{layer}"] = volume.take(index, axis).astype(np.uint8)
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **views)
+
+
+def _places(unmatched: UnmatchedFeatures) -> NDArray[np.int64]:
+    """One row a feature: side, dimension, z, y, x."""
+    rows = [
+        np.insert(places, (0, 0), (side, dimension), axis=1)
+        for side, sides in enumerate((unmatched.prediction, unmatched.label))
+        for dimension, places in enumerate(sides.dimensions)
+    ]
+    return np.concatenate(rows)
+
+
+def _busiest(positions: NDArray[np.int64], label: Any, axis: int) -> int:
+    """The slice with most features within reach, the middle of equals; without any, the one richest in surface."""
+    if not len(positions):
+        others = tuple(other for other in range(3) if other != axis)
+        return int((label == 1).sum(axis=others).argmax())
+    by_slice = np.bincount(positions, minlength=label.shape[axis])
+    padded = np.pad(by_slice, MARK_REACH)
+    near = np.convolve(padded, np.ones(2 * MARK_REACH + 1, np.int64), mode="valid")
+    best = np.flatnonzero(near == near.max())
+    return int(best[len(best) // 2])
+
+
+def _thinned(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most `MAX_MARKS` of each side and dimension, spread evenly over them."""
+    kinds = [places[(places[:, 0] == side) & (places[:, 1] == dimension)] for side in (0, 1) for dimension in (0, 1, 2)]
+    return np.concatenate([kind[:: max(1, -(-len(kind) // MAX_MARKS))] for kind in kinds])
 
 
 class StepSlices:

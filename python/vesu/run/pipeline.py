@@ -25,7 +25,15 @@ from vesu.run.clock import Clock
 from vesu.run.events import EventLog
 from vesu.run.folder import claimed
 from vesu.run.model import SurfaceModel
-from vesu.run.outputs import StepSlices, diagnostics_entry, finite, printable, submission_entry, write_views
+from vesu.run.outputs import (
+    StepSlices,
+    diagnostics_entry,
+    finite,
+    printable,
+    submission_entry,
+    write_unmatched,
+    write_views,
+)
 from vesu.run.plan import (
     CALIBRATION_VOLUMES,
     Split,
@@ -36,6 +44,7 @@ from vesu.run.plan import (
     split_pairs,
 )
 from vesu.run.progress import PHASES, PhaseProgress, Progress
+from vesu.run.validation import ScoredVolume
 from vesu.segmentation import Segmentation, segment
 from vesu.submission import SubmissionReport, write_submission
 
@@ -190,7 +199,9 @@ class _Run:
         with self._phase("segment", len(labelled) + len(inventory.tests)) as phase:
             if labelled:
                 pairs = ((pair.volume_id, self._cached_pair(pair, ids[pair.volume_id])) for pair in labelled)
-                validation = baseline.validate(pairs, self.config, on_volume=lambda _: phase.advance(1))
+                validation = baseline.validate(
+                    pairs, self.config, on_volume=lambda _: phase.advance(1), on_scored=self._write_scored
+                )
                 self.log.emit("BASELINE_VALIDATED", pipeline=self.config.pipeline, validation=validation)
             for test in inventory.tests:
                 image = read_volume(test.image, n_threads=self.config.n_threads)
@@ -364,7 +375,9 @@ class _Run:
             ensemble = grid.model(top_k=top_k, feature_names=data.names)
             untuned = SurfaceModel(ensemble, self.spec, data.channels, self.config.segment.ladder)
             prior = stages.training_prior(data, self.config)
-            tuned, validation = stages.calibrate(volumes, untuned, self.config, prior, lambda _: phase.advance(1))
+            tuned, validation = stages.calibrate(
+                volumes, untuned, self.config, prior, lambda _: phase.advance(1), self._write_scored
+            )
             self.log.emit("CALIBRATION_MEASURED", **validation["calibration"])
             model = dataclasses.replace(untuned, segment_config=tuned)
             model.save(self.folder)
@@ -373,6 +386,9 @@ class _Run:
                 self._segment_volume(test, model)
                 phase.advance(1)
             return validation
+
+    def _write_scored(self, scored: ScoredVolume) -> None:
+        write_unmatched(self.folder / "validation" / f"{scored.volume_id}.npz", scored)
 
     def _cached_pair(self, pair: Pair, ids: stages.SourceIds) -> tuple[Any, Any]:
         threads = self.config.n_threads

@@ -22,7 +22,9 @@ from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord
 from vesu.reliability import measure_calibration
 from vesu.run.model import SurfaceModel
 from vesu.run.plan import DRAWS_PER_PASS, epoch_settings
-from vesu.segmentation import Confusion, SegmentConfig, confusion, segment
+from vesu.run.validation import OnScored, pooled_density, validation_entry
+from vesu.scoring import score
+from vesu.segmentation import SegmentConfig, segment
 
 __all__ = [
     "Rows",
@@ -35,7 +37,6 @@ __all__ = [
     "sampled_rows",
     "training_prior",
     "training_set",
-    "validation_entry",
 ]
 
 Array = NDArray[Any]
@@ -226,6 +227,7 @@ def calibrate(
     config: RunConfig,
     prior: float,
     on_volume: Callable[[str], None],
+    on_scored: OnScored | None = None,
 ) -> tuple[SegmentConfig, dict[str, Any]]:
     """Fit the ladder's threshold on labelled volumes (R28); measure the probabilities (R17) and the masks.
 
@@ -237,6 +239,10 @@ def calibrate(
         The model; its own ladder is ignored.
     prior : float
         From :func:`training_prior`.
+    on_volume : callable
+        Called with each id when its probabilities are there.
+    on_scored : callable, optional
+        Gets each volume with its final mask, when that is scored.
 
     Returns
     -------
@@ -244,7 +250,7 @@ def calibrate(
         The ladder with the fitted rule, and the validation entry of ``summary.json`` with the trivial baselines beside.
     """
     labels = {volume_id: label for volume_id, (_, label) in volumes.items()}
-    density = _pooled_density(list(labels.values()), list(labels.values()))
+    density = pooled_density(list(labels.values()), list(labels.values()))
     ladder = config.segment.ladder
     probabilities: dict[str, NDArray[np.float32]] = {}
     spreads: dict[str, NDArray[np.float32]] = {}  # held only where a step looks at them
@@ -264,41 +270,9 @@ def calibrate(
         volume_id: segment(probability, tuned, uncertainty=spreads.get(volume_id), n_threads=config.n_threads).mask
         for volume_id, probability in probabilities.items()
     }
-    return tuned, {
-        "volumes": list(volumes),
-        **_pooled_scores(masks, labels),
-        "density_label": density,
-        "density_mask": _pooled_density(list(masks.values()), list(labels.values())),
-        "calibration": functools.reduce(operator.add, measured).to_json(),
-        "baselines": {
-            name: _pooled_scores(baseline, labels)
-            for name, baseline in {
-                "all_background": {k: np.zeros(label.shape, np.uint8) for k, label in labels.items()},
-                "intensity_quantile": {k: brightest(image, density) for k, (image, _) in volumes.items()},
-            }.items()
-        },
-    }
-
-
-def validation_entry(
-    masks: Mapping[str, Array], labels: Mapping[str, Array], images: Mapping[str, Array]
-) -> dict[str, Any]:
-    """The validation entry of ``summary.json`` for masks that nothing was fitted for, beside the trivial baselines.
-
-    Pooled as :func:`calibrate` pools the search's, so that the rows compare; no calibration: there is no probability.
-    """
-    density = _pooled_density(list(labels.values()), list(labels.values()))
-    trivial = {
-        "all_background": {name: np.zeros(label.shape, np.uint8) for name, label in labels.items()},
-        "intensity_quantile": {name: brightest(images[name], density) for name in labels},
-    }
-    return {
-        "volumes": list(labels),
-        **_pooled_scores(masks, labels),
-        "density_label": density,
-        "density_mask": _pooled_density(list(masks.values()), list(labels.values())),
-        "baselines": {name: _pooled_scores(others, labels) for name, others in trivial.items()},
-    }
+    images = {volume_id: image for volume_id, (image, _) in volumes.items()}
+    entry = validation_entry(masks, labels, images, n_threads=config.n_threads, on_scored=on_scored)
+    return tuned, {**entry, "calibration": functools.reduce(operator.add, measured).to_json()}
 
 
 def _fitted(
@@ -315,47 +289,20 @@ def _fitted(
         ladder,
         modes=settings.modes,
         low_factors=settings.low_factors,
-        metric=settings.metric,
+        metric=_competition_score(config.n_threads) if settings.metric == "score" else settings.metric,
         n_threads=config.n_threads,
     )
     return calibrator.fit(probabilities.values(), labels.values(), spreads.values() if spreads else None).ladder_
 
 
+def _competition_score(n_threads: int | None) -> Callable[[Array, Array], float]:
+    """The competition's score as a metric of the fit."""
+    return lambda mask, label: score(mask, label, n_threads=n_threads).score
+
+
 def training_prior(data: TrainingSet, config: RunConfig) -> float:
     """The share of surface that the search was fitted under: of its weighted samples."""
     return 0.5 if config.search.class_weight == "balanced" else float(data.train.y.mean())
-
-
-def brightest(image: Array, density: float) -> NDArray[np.uint8]:
-    """The trivial baseline: the brightest ``density`` share of the voxels is called surface."""
-    mask: NDArray[np.uint8] = (image > np.quantile(image, 1 - density)).astype(np.uint8)
-    return mask
-
-
-def scores(mask: Array, label: Array) -> dict[str, float]:
-    """Voxel scores of a mask against a label; label 2 counts nowhere."""
-    return _scores(confusion(mask, label))
-
-
-def _scores(found: Confusion) -> dict[str, float]:
-    return {
-        "f1": found.f1,
-        "f_beta": found.f_beta,
-        "iou": found.iou,
-        "precision": found.precision,
-        "recall": found.recall,
-    }
-
-
-def _pooled_scores(masks: Mapping[str, Array], labels: Mapping[str, Array]) -> dict[str, float]:
-    """Mean over volumes, as the leaderboard averages."""
-    each = [scores(masks[volume_id], labels[volume_id]) for volume_id in labels]
-    return {name: float(np.mean([row[name] for row in each])) for name in each[0]}
-
-
-def _pooled_density(masks: Sequence[Array], labels: Sequence[Array]) -> float:
-    surface = sum(int(((mask == 1) & (label != 2)).sum()) for mask, label in zip(masks, labels, strict=True))
-    return surface / max(1, sum(int((label != 2).sum()) for label in labels))
 
 
 def _join(parts: Sequence[Rows]) -> Rows:

@@ -5,8 +5,9 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vesu import _core
@@ -17,6 +18,8 @@ from vesu.scoring.report import TERM_WEIGHTS, ScoreReport, ScoreSummary, Surface
 from vesu.volume.distance import spacing_of
 
 __all__ = ["score", "score_many"]
+
+T = TypeVar("T")
 
 
 def score(
@@ -82,29 +85,58 @@ def score(
     >>> report.score, report.surface.label_area
     (1.0, 910.04...)
     """
-    start = time.perf_counter()
+    timer = Timer()
+    tolerance, voi_alpha = check_terms(tolerance, voi_alpha)
+    steps = spacing_of(spacing)
+    ours, theirs = timer.lap("masks", foregrounds(prediction, label, ignore_label))
+    areas = timer.lap("surface", _core.score_surface(ours, theirs, steps, tolerance, n_threads))
+    entropies = timer.lap("voi", _core.score_voi(ours, theirs, n_threads))
+    counts = timer.lap("topology", _core.betti_matching_octants(ours, theirs, n_threads))
+    return report_of(areas, entropies, counts, voi_alpha, timer)
+
+
+class Timer:
+    """Seconds of the parts of a score, one lap each."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    def lap(self, name: str, value: T) -> T:
+        """Note the seconds since the last lap, in which `value` was computed."""
+        self._last, before = time.perf_counter(), self._last
+        self._seconds[name] = self._last - before
+        return value
+
+    def seconds(self) -> dict[str, float]:
+        """Every lap, and all together as ``"total"``."""
+        return {**self._seconds, "total": time.perf_counter() - self._start}
+
+
+def check_terms(tolerance: Any, voi_alpha: Any) -> tuple[float, float]:
+    """`tolerance` and `voi_alpha` as floats in their range."""
     tolerance, voi_alpha = _number("tolerance", tolerance), _number("voi_alpha", voi_alpha)
     if math.isinf(voi_alpha):
         raise ArgumentError("voi_alpha: got inf; accepted: a finite number, 0 or more")
-    steps = spacing_of(spacing)
-    ours, theirs = foregrounds(prediction, label, ignore_label)
-    timings = {"masks": time.perf_counter() - start}
+    return tolerance, voi_alpha
 
-    def timed(name: str, core: Any, *arguments: Any) -> Any:
-        before = time.perf_counter()
-        value = core(ours, theirs, *arguments, n_threads)
-        timings[name] = time.perf_counter() - before
-        return value
 
-    our_area, our_within, their_area, their_within, dice = timed("surface", _core.score_surface, steps, tolerance)
-    split, merge, n_ours, n_theirs = timed("voi", _core.score_voi)
-    topology = TopologyScore.of(timed("topology", _core.betti_matching_octants))
+def report_of(
+    areas: tuple[float, float, float, float, float],
+    entropies: tuple[float, float, int, int],
+    counts: NDArray[np.int64],
+    voi_alpha: float,
+    timer: Timer,
+) -> ScoreReport:
+    """The report from what the core measured."""
+    our_area, our_within, their_area, their_within, dice = areas
+    split, merge, n_ours, n_theirs = entropies
+    topology = TopologyScore.of(counts)
     surface = SurfaceScore(dice, our_area, our_within, their_area, their_within)
     voi = VoiScore(1 / (1 + voi_alpha * (split + merge)), split, merge, split + merge, n_ours, n_theirs)
-    timings["total"] = time.perf_counter() - start
     parts = {"topology": topology.score, "surface": surface.score, "voi": voi.score}
     total = math.fsum(TERM_WEIGHTS[name] * part for name, part in parts.items())
-    return ScoreReport(total, topology, surface, voi, timings)
+    return ScoreReport(total, topology, surface, voi, timer.seconds())
 
 
 def score_many(

@@ -17,29 +17,52 @@ _DEFLATE_MOST = 1032  # no Deflate stream expands further
 
 
 def foregrounds(prediction: Any, label: Any, ignore_label: int | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    for name, array in (("prediction", prediction), ("label", label)):
-        if not isinstance(array, np.ndarray):
-            raise ArgumentError(f"{name}: got {type(array).__name__}; accepted: a 3-D numpy array")
-        if array.ndim != 3 or array.size == 0:
-            raise ArgumentError(f"{name}: got shape {array.shape}; accepted: 3-D (z, y, x), no axis of length 0")
-    if prediction.shape != label.shape:
-        raise ArgumentError(f"prediction: got shape {prediction.shape}; accepted: the label's, {label.shape}")
+    """Both masks without what is ignored."""
+    _check_volumes("prediction", prediction, label)
     if prediction.dtype.kind not in "biu":
         hint = "bool or integers (threshold a probability first, such as probability >= 0.5)"
         raise ArgumentError(f"prediction: got dtype {prediction.dtype}; accepted: {hint}")
-    label = _whole_label(label)
+    label = _whole_label(label, ignore_label)
+    _warn_of_values("prediction", prediction, set())
+    _warn_of_values("label", label, {ignore_label})
+    theirs, counted = _counted(label, ignore_label)
+    ours = prediction != 0
+    return (ours if counted is None else ours & counted), theirs
+
+
+def sweep_volumes(
+    probability: Any, label: Any, ignore_label: int | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """The label's mask, and where it counts (None: everywhere), for a probability that is yet to be thresholded."""
+    _check_volumes("probability", probability, label)
+    if probability.dtype.kind != "f":
+        raise ArgumentError(f"probability: got dtype {probability.dtype}; accepted: floats")
+    label = _whole_label(label, ignore_label)
+    _warn_of_values("label", label, {ignore_label})
+    return _counted(label, ignore_label)
+
+
+def _check_volumes(name: str, array: Any, label: Any) -> None:
+    for each, volume in ((name, array), ("label", label)):
+        if not isinstance(volume, np.ndarray):
+            raise ArgumentError(f"{each}: got {type(volume).__name__}; accepted: a 3-D numpy array")
+        if volume.ndim != 3 or volume.size == 0:
+            raise ArgumentError(f"{each}: got shape {volume.shape}; accepted: 3-D (z, y, x), no axis of length 0")
+    if array.shape != label.shape:
+        raise ArgumentError(f"{name}: got shape {array.shape}; accepted: the label's, {label.shape}")
+
+
+def _counted(label: NDArray[Any], ignore_label: int | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    if ignore_label is None or label.dtype.kind == "b":
+        return label != 0, None
+    counted = label != ignore_label
+    return (label != 0) & counted, counted
+
+
+def _whole_label(label: NDArray[Any], ignore_label: int | None) -> NDArray[Any]:
+    """The label without floats: NaN is background, and any other float must be whole."""
     if ignore_label is not None and not isinstance(ignore_label, int | np.integer):
         raise ArgumentError(f"ignore_label: got {ignore_label!r}; accepted: an integer, or None")
-    for name, array in (("prediction", prediction), ("label", label)):
-        _warn_of_values(name, array, {ignore_label} if name == "label" else set())
-    if ignore_label is None or label.dtype.kind == "b":
-        return prediction != 0, label != 0
-    counted = label != ignore_label
-    return (prediction != 0) & counted, (label != 0) & counted
-
-
-def _whole_label(label: NDArray[Any]) -> NDArray[Any]:
-    """The label without floats: NaN is background, and any other float must be whole."""
     if label.dtype.kind in "biu":
         return label
     accepted = "bool, integers, or floats that are whole numbers or NaN"

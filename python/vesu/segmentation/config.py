@@ -10,10 +10,17 @@ from numpy.typing import NDArray
 from vesu.errors import ArgumentError
 from vesu.segmentation.registry import STEPS, parameters, step_from
 from vesu.segmentation.step import Array, Step
-from vesu.segmentation.steps import Dust, SmoothZ, Suppress, Threshold
+from vesu.segmentation.steps import Closing, Dust, Patch, Plug, SmoothZ, Suppress, Threshold
 from vesu.segmentation.threshold import ThresholdRule, checked_range
 
-DEFAULT_STEPS: tuple[Step, ...] = (SmoothZ(radius=1), Threshold(), Dust(min_voxels=200, connectivity=26))
+DEFAULT_STEPS: tuple[Step, ...] = (
+    SmoothZ(radius=1),
+    Threshold(),
+    Dust(min_voxels=5000),
+    Plug(),
+    Closing(radius=(2, 1, 1)),
+    Patch(),
+)
 """The ladder where none is given: the measured best (docs/postprocessing.md)."""
 
 DENSITY_RANGE = (0.02, 0.15)

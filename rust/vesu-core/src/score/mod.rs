@@ -9,5 +9,5 @@ mod surface;
 mod voi;
 
 pub use area::area_table;
-pub use surface::{SurfaceAreas, SurfaceOverlap, surface_overlap};
-pub use voi::{Entropies, conditional_entropies};
+pub use surface::{Surface, SurfaceAreas, SurfaceOverlap, surface_overlap};
+pub use voi::{Entropies, Segments, conditional_entropies, entropies_against};

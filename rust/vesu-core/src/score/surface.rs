@@ -51,28 +51,24 @@ pub fn surface_overlap(
     tolerance: f64,
     cancel: &Cancel,
 ) -> Result<SurfaceOverlap> {
+    check_distances(spacing, tolerance)?;
+    let prediction = Surface::of("prediction", prediction, shape, cancel)?;
+    prediction.overlap(&Surface::of("label", label, shape, cancel)?, spacing, tolerance, cancel)
+}
+
+fn check_distances(spacing: [f64; 3], tolerance: f64) -> Result<()> {
     check_spacing(spacing)?;
     if tolerance.is_nan() || tolerance < 0.0 {
         return Err(Error::argument("tolerance", tolerance, "0 or more, in the unit of spacing"));
     }
-    for (name, mask) in [("prediction", prediction), ("label", label)] {
-        if voxel_count(name, shape)? != mask.len() {
-            return Err(Error::argument(name, format!("{} values", mask.len()), format!("as many as {shape:?} holds")));
-        }
-    }
-    let (prediction, label) = (Surface::of(prediction, shape, cancel)?, Surface::of(label, shape, cancel)?);
-    let areas = area_table(spacing);
-    Ok(SurfaceOverlap {
-        prediction: prediction.areas(&label, &areas, spacing, tolerance, cancel)?,
-        label: label.areas(&prediction, &areas, spacing, tolerance, cancel)?,
-    })
+    Ok(())
 }
 
 /// Counts of surface elements by code: all, and those within the tolerance.
 type Counts = [[u64; 256]; 2];
 
-/// A mask's foreground and the corners of the voxel grid that its surface passes.
-struct Surface {
+/// A mask's foreground and the corners of the voxel grid that its surface passes: what any number of comparisons share.
+pub struct Surface {
     mask: Bits,
     /// One more than voxels along every axis: corner (z, y, x) has voxels (z - 1, y - 1, x - 1) to (z, y, x) around it.
     elements: Bits,
@@ -80,7 +76,11 @@ struct Surface {
 }
 
 impl Surface {
-    fn of(mask: &[u8], shape: Shape, cancel: &Cancel) -> Result<Self> {
+    /// The surface of `mask`; `name` is what a mask of the wrong size is called.
+    pub fn of(name: &'static str, mask: &[u8], shape: Shape, cancel: &Cancel) -> Result<Self> {
+        if voxel_count(name, shape)? != mask.len() {
+            return Err(Error::argument(name, format!("{} values", mask.len()), format!("as many as {shape:?} holds")));
+        }
         let corners = shape.map(|length| length + 1);
         let mask = Bits::of_mask(mask, shape, cancel)?;
         let words = corners[2].div_ceil(64);
@@ -96,6 +96,24 @@ impl Surface {
             }
         })?;
         Ok(Self { mask, elements, corners })
+    }
+
+    /// As [`surface_overlap`], of this surface as the prediction's.
+    pub fn overlap(&self, label: &Self, spacing: [f64; 3], tolerance: f64, cancel: &Cancel) -> Result<SurfaceOverlap> {
+        check_distances(spacing, tolerance)?;
+        if self.corners != label.corners {
+            let [got, accepted] = [self, label].map(|surface| format!("shape {:?}", surface.shape()));
+            return Err(Error::argument("prediction", got, accepted));
+        }
+        let areas = area_table(spacing);
+        Ok(SurfaceOverlap {
+            prediction: self.areas(label, &areas, spacing, tolerance, cancel)?,
+            label: label.areas(self, &areas, spacing, tolerance, cancel)?,
+        })
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.corners.map(|corners| corners - 1)
     }
 
     fn areas(

@@ -24,16 +24,35 @@ pub struct Entropies {
     pub label_components: u32,
 }
 
+/// The 26-connected components of a mask: what any number of comparisons share.
+pub struct Segments {
+    labels: Vec<u32>,
+    count: u32,
+}
+
+impl Segments {
+    pub fn of(mask: &[u8], shape: Shape, cancel: &Cancel) -> Result<Self> {
+        let (labels, count) = connected_components(mask, shape, Connectivity::Corners, cancel)?;
+        Ok(Self { labels, count })
+    }
+}
+
 /// The entropies of the 26-connected components of `prediction` and `label` over the union of their foregrounds, the
 /// background of either being one more segment there. All 0 when both are empty.
 pub fn conditional_entropies(prediction: &[u8], label: &[u8], shape: Shape, cancel: &Cancel) -> Result<Entropies> {
-    if prediction.len() != label.len() {
-        return Err(Error::argument("label", format!("{} voxels", label.len()), format!("{}", prediction.len())));
+    entropies_against(prediction, &Segments::of(label, shape, cancel)?, shape, cancel)
+}
+
+/// As [`conditional_entropies`], the label's components being known.
+pub fn entropies_against(prediction: &[u8], label: &Segments, shape: Shape, cancel: &Cancel) -> Result<Entropies> {
+    if prediction.len() != label.labels.len() {
+        let accepted = format!("{}", label.labels.len());
+        return Err(Error::argument("prediction", format!("{} voxels", prediction.len()), accepted));
     }
-    let (predicted, prediction_components) = connected_components(prediction, shape, Connectivity::Corners, cancel)?;
-    let (labelled, label_components) = connected_components(label, shape, Connectivity::Corners, cancel)?;
-    let joint = joint_histogram(&predicted, &labelled, cancel)?;
-    drop((predicted, labelled));
+    let predicted = Segments::of(prediction, shape, cancel)?;
+    let (prediction_components, label_components) = (predicted.count, label.count);
+    let joint = joint_histogram(&predicted.labels, &label.labels, cancel)?;
+    drop(predicted);
     let union_voxels = joint.iter().map(|&(_, count)| count).sum::<u64>();
     let mut shares = Vec::with_capacity(joint.len());
     let mut sizes = [vec![0.0; prediction_components as usize + 1], vec![0.0; label_components as usize + 1]];
