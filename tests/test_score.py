@@ -264,7 +264,7 @@ def test_a_dimension_without_features_has_no_f1() -> None:
     assert DimensionScore.of(0, 0, 0).f1 is None
 
 
-@pytest.mark.parametrize("term", ["surface", "far surface", "voi"])
+@pytest.mark.parametrize("term", ["surface", "far surface", "voi", "prepared label"])
 def test_ctrl_c_is_answered_within_half_a_second(term: str) -> None:
     tile = np.random.default_rng(3).random((64, 384, 384), dtype=np.float32) < 0.3
     prediction = np.concatenate([tile] * 4)
@@ -281,6 +281,8 @@ def test_ctrl_c_is_answered_within_half_a_second(term: str) -> None:
         for _ in range(50):
             if term == "voi":
                 _core.score_voi(prediction, label)
+            elif term == "prepared label":
+                _core.ScoreLabel(label)
             else:
                 _core.score_surface(prediction, label, (1.0, 1.0, 1.0), 2.0 if term == "surface" else 60.0)
     assert time.monotonic() - pressed[0] < 0.5

@@ -68,7 +68,11 @@ class RunResult:
 
     def _repr_html_(self) -> str:
         validation = self.summary.get("validation")
-        scored = f"validation F1 {validation['f1']:.3f}" if validation else "no labelled volume to score"
+        scored = (
+            f"validation score {validation['score']:.3f}, F1 {validation['f1']:.3f}"
+            if validation
+            else "no labelled volume to score"
+        )
         return (
             f"<b>vesu run</b> ({self.summary['pipeline']}) {self.summary['elapsed_s']:.0f} s, "
             f"{len(self.submission.members)} masks, {scored}; files in <code>{self.folder}</code>"
