@@ -160,7 +160,7 @@ class Dust(Step):
     """
 
     name: str = field(default="dust", init=False, repr=False)
-    min_voxels: int = 200
+    min_voxels: int = 5000
     connectivity: int = 26
     keep_largest: int | None = None
     spare_border: bool = False
@@ -297,6 +297,7 @@ class Closing(_Morphology):
     'ball'
     """
 
+    radius: Radius = (2, 1, 1)
     name: str = field(default="closing", init=False, repr=False)
 
     def apply(
