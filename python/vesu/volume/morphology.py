@@ -120,9 +120,15 @@ def dilation(
     `scipy.ndimage.grey_dilation(volume, footprint=structure, mode="constant", cval=-inf)`. Each row is widened once
     for every width that a row of the element has, and the widened rows are joined over the element's offsets in
     (z, y), 64 voxels a word for masks; a box goes axis by axis in a number of steps that grows with the logarithm
-    of the radius. Memory for a mask: the output and a quarter of it (rows are packed
-    in whole words of 64 voxels). For float32: the output, and one volume more for a box, opening or closing. And in
-    each thread a tile of (16 + 2.5 rz) slices by (8 + 2.5 ry) rows or 256 KiB, whichever is larger. Requirement R29.
+    of the radius. Numbers pass all dilations and erosions of an operation in one walk: each slice is joined to the
+    sections of the element once, and what lies between stays in the cache. Of zeros of either sign that meet, either
+    may stay.
+
+    Memory for a mask: the output and up to 0.3 of it (rows are packed in whole words of 64 voxels). For float32: the
+    output, and in each thread a band of rows of at most 16 MiB; where an element or a row is too large for that, one
+    volume more for a box, opening or closing. Where the code goes volume by volume (masks, and numbers by such
+    elements), each thread holds a tile of (16 + 2.5 rz) slices by (8 + 2.5 ry) rows or 256 KiB, whichever is larger.
+    Requirement R29.
 
     Examples
     --------
