@@ -1,0 +1,186 @@
+"""From labelled volumes to a searched grid: the phases load, features, train_data and fit."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vesu import _core
+from vesu.data.cache import ArrayCache
+from vesu.data.discover import Pair
+from vesu.data.storage import write_json_atomic
+from vesu.errors import ArgumentError
+from vesu.features import FeatureSpec
+from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord, SearchState, choose_device
+from vesu.run import compatibility, stages
+from vesu.run.outputs import finite
+from vesu.run.plan import Split, candidates_by_epoch, epoch_settings
+from vesu.run.session import Session
+
+__all__ = ["Learned", "learn", "load", "search_entry"]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What training came to."""
+
+    ids: Mapping[str, stages.SourceIds]
+    data: stages.TrainingSet
+    grid: ElasticNetLogisticGrid
+
+
+def load(session: Session, pairs: Sequence[Pair], cache: ArrayCache) -> dict[str, stages.SourceIds]:
+    """Decode the labelled volumes into the cache; their files' hashes."""
+    with session.phase("load", len(pairs)) as phase:
+        ids = {}
+        for pair in pairs:
+            ids[pair.volume_id] = stages.load(pair, cache, session.config.n_threads)
+            phase.advance(1)
+        return ids
+
+
+def learn(session: Session, split: Split, cache: ArrayCache, spec: FeatureSpec) -> Learned:
+    """All phases from loading to the end of the search."""
+    pairs = sorted((*split.train, *split.validation), key=lambda pair: pair.volume_id)
+    ids = load(session, pairs, cache)
+    session.state.dataset = _dataset(split, ids)
+    session.agree("data", compatibility.data_fields(_files(split.train, ids), _files(split.validation, ids), spec))
+    draws = _Draws(session, cache, spec, ids)
+    data = _train_data(session, draws, split, pairs)
+    return Learned(ids, data, _fit(session, data, draws, split))
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Sampled voxels of a volume and an epoch, from the cache where they are there."""
+
+    session: Session
+    cache: ArrayCache
+    spec: FeatureSpec
+    ids: Mapping[str, stages.SourceIds]
+
+    def rows(self, pair: Pair, epoch: int, n_epochs: int) -> stages.Rows:
+        rows = stages.sampled_rows(
+            pair, self.ids[pair.volume_id], self.spec, self.session.config, self.cache, epoch=epoch, n_epochs=n_epochs
+        )
+        self.session.log.emit(
+            "VOXELS_SAMPLED",
+            volume_id=pair.volume_id,
+            epoch=epoch,
+            voxels=len(rows.y),
+            surface=int(rows.y.sum()),
+        )
+        return rows
+
+
+def _train_data(session: Session, draws: _Draws, split: Split, pairs: Sequence[Pair]) -> stages.TrainingSet:
+    training = {pair.volume_id for pair in split.train}
+    limit = epoch_settings(session.config.search).limit
+    with session.phase("features", len(pairs)) as phase:
+        rows = {}
+        for pair in pairs:
+            n_epochs = limit if pair.volume_id in training else 1  # the validation voxels stay the same
+            rows[pair.volume_id] = draws.rows(pair, 0, n_epochs)
+            phase.advance(1)
+    with session.phase("train_data", 1) as phase:
+        data = stages.training_set(
+            [rows[pair.volume_id] for pair in split.train],
+            [rows[pair.volume_id] for pair in split.validation],
+            draws.spec,
+            session.config,
+        )
+        session.log.emit("FEATURES_SELECTED", kept=list(data.names), dropped=[list(item) for item in data.dropped])
+        phase.advance(1)
+        return data
+
+
+def _fit(session: Session, data: stages.TrainingSet, draws: _Draws, split: Split) -> ElasticNetLogisticGrid:
+    search, by_epoch = session.config.search, candidates_by_epoch(session.config.search)
+
+    def emit(name: str, fields: Mapping[str, Any]) -> None:
+        session.log.emit(name, **fields)
+
+    device = choose_device(search.device, search.solver, emit)
+    session.agree("training", compatibility.training_fields(data.channels, device))
+    start = _resumable(session, session.state.search)
+    steps = session.progress.fit(n_epochs=len(by_epoch), n_candidates=by_epoch, max_iter=search.max_iter)
+    with session.timed("fit", steps, device) as fit:
+
+        def draw(epoch: int) -> stages.Rows:
+            if epoch == 0:
+                return data.train
+            parts = [draws.rows(pair, epoch, len(by_epoch)) for pair in split.train]
+            return stages.epoch_rows(parts, data.channels)
+
+        def on_iteration(record: IterationRecord) -> None:
+            session.log.emit_iterations(record, epoch=record.epoch)
+            fit.on_record(record, epoch=record.epoch)
+            session.iterated(record)
+
+        def on_event(name: str, fields: Mapping[str, Any]) -> None:
+            emit(name, fields)
+            if name == "EPOCHS_DONE" and fit.fraction < 1:
+                fit.finish(fields["reason"])
+
+        grid = stages.fit_grid(data, session.config, device, draw, on_iteration, on_event, start)
+        rows = [dict(zip(grid.leaderboard_.dtype.names or (), row, strict=True)) for row in grid.leaderboard_.tolist()]
+        session.state.best = finite(rows[0])
+    write_json_atomic(session.folder / "leaderboard.json", [finite(row) for row in rows])
+    session.log.emit("SEARCH_DONE", best=finite(rows[0]), **search_entry(session, data, grid))
+    return grid
+
+
+def _resumable(session: Session, state: SearchState | None) -> SearchState | None:
+    """The state to go on from, on the instruction-set path that it was taken on, else on this machine's own (R37)."""
+    if session.resumed is None:
+        return state
+    manifest, exact, why = session.resumed.manifest, True, None
+    if state is not None and state.problem.device == "cpu":
+        try:
+            _core.simd_path(state.problem.simd)
+        except ArgumentError:
+            own = _core.simd_path()
+            exact, why = False, f"instruction set {state.problem.simd} is not here; {own} rounds differently"
+            state = dataclasses.replace(state, problem=dataclasses.replace(state.problem, simd=own))
+    if exact and manifest.version != _core.__version__:
+        exact, why = False, f"the checkpoint is of vesu {manifest.version}, this is {_core.__version__}"
+    session.log.emit(
+        "RESUME_EXACT_OK" if exact else "RESUME_OK",
+        checkpoint=session.resumed.path.name,
+        source_ts_ns=str(manifest.ts_ns),
+        target_ts_ns=str(session.clock.ts_ns()),
+        epoch=0 if state is None else state.epoch,
+        iter=0 if state is None else state.iteration,
+        reason=why,
+    )
+    return state
+
+
+def search_entry(session: Session, data: stages.TrainingSet, grid: ElasticNetLogisticGrid) -> dict[str, Any]:
+    """The search's part of ``summary.json``."""
+    return {
+        "candidates": len(grid.candidates_),
+        "meta_neurons": grid.meta_neurons_,
+        "max_iter": session.config.search.max_iter,
+        "epochs": grid.n_epochs_,
+        "solver": session.config.search.solver,
+        "samples": len(data.train.y),
+        "features": len(data.channels),
+        "seconds": session.state.seconds.get("fit"),
+        "diverged": int(grid.diverged_.sum()),
+        "learning_rate": float(grid.learning_rate_),
+        "lipschitz": float(grid.lipschitz_),
+        "isa": grid.simd_path_,
+        "device": grid.device_,
+    }
+
+
+def _files(pairs: Sequence[Pair], ids: Mapping[str, stages.SourceIds]) -> dict[str, tuple[str, str]]:
+    return {pair.volume_id: (ids[pair.volume_id].image, ids[pair.volume_id].label) for pair in pairs}
+
+
+def _dataset(split: Split, ids: Mapping[str, stages.SourceIds]) -> dict[str, Any]:
+    return {
+        name: [{"volume_id": pair.volume_id, **vars(ids[pair.volume_id])} for pair in pairs]
+        for name, pairs in (("train", split.train), ("validation", split.validation))
+    }

@@ -1,0 +1,182 @@
+"""One session of a run: everything that stands beside the stairs, and the state that it hands on."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vesu.config import RunConfig
+from vesu.errors import EvidenceError, FileError, ResumeIncompatible
+from vesu.grid_search import IterationRecord
+from vesu.ledger import parse_checkpoint
+from vesu.run import compatibility, evidence
+from vesu.run.checkpoint import Checkpoint, CheckpointStore, compare_compat
+from vesu.run.clock import SessionClock
+from vesu.run.events import EventLog
+from vesu.run.governor import Governor
+from vesu.run.interrupts import Stops
+from vesu.run.progress import PhaseProgress, Progress
+from vesu.run.state import RunState
+
+__all__ = ["Session"]
+
+P = TypeVar("P", bound=PhaseProgress)
+
+
+@dataclass
+class Session:
+    """What every phase needs at hand: log, clock, progress, governor, checkpoints."""
+
+    folder: Path
+    config: RunConfig
+    log: EventLog
+    clock: SessionClock
+    governor: Governor
+    stops: Stops
+    store: CheckpointStore
+    state: RunState
+    resumed: Checkpoint | None = None
+    """What this session goes on from."""
+    retrain_changed: bool = False
+    """Whether a change of settings makes the work behind it new, rather than being refused."""
+    announce: Callable[[str], None] = lambda text: None
+    """Gets each tree head that a phase's end leaves, for standard output."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of the phases of this session."""
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._earlier = dict(self.state.seconds)
+        self._saved = {} if self.resumed is None else dict(self.state.compat)
+        self.git_sha = evidence.git_sha()
+
+    # ---- phases
+
+    def phase(self, name: str, units: float) -> AbstractContextManager[PhaseProgress]:
+        """A phase on the CPU whose units cost about the same each."""
+        return self.timed(name, self.progress.phase(name, units))
+
+    @contextmanager
+    def timed(self, name: str, steps: AbstractContextManager[P], device: str = "cpu") -> Iterator[P]:
+        """A phase with its events, its seconds, and at its end a checkpoint and a log that are safe on disk (R27, R36)."""
+        start = time.monotonic()
+        self.state.phase = name
+        self.log.emit("PHASE_START", phase=name, device=device)
+        if device == "cuda":
+            self.log.emit("GPU_PHASE_START", phase=name, device=device)
+        with self.governor.phase(name), steps as phase:
+            try:
+                yield phase
+            finally:
+                self._measured(name, time.monotonic() - start)
+        if device == "cuda":
+            self.log.emit("GPU_PHASE_END", phase=name, device=device, seconds=self.seconds[name])
+        self.log.emit("PHASE_END", phase=name, device=device, seconds=self.seconds[name])
+        self.announce(self.save("full"))
+
+    def _measured(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.state.seconds[name] = self._earlier.get(name, 0.0) + self.seconds[name]
+
+    # ---- checkpoints
+
+    def iterated(self, record: IterationRecord) -> None:
+        """After an iteration of the search: hold its state, and write it down when due (R36)."""
+        self.state.search = record.state()
+        if record.iteration == record.max_iter:
+            self.save("full")
+        elif record.iteration % self.config.checkpoint.every_iterations == 0:
+            self.save("light")
+
+    def save(self, kind: str) -> str:
+        """Write a checkpoint; the log is on disk before it, so that it never runs ahead of the evidence.
+
+        Returns
+        -------
+        str
+            The tree head that the checkpoint names (C2SP text).
+
+        Notes
+        -----
+        A disk that refuses costs the checkpoint (``CHECKPOINT_FAILED``), not the run: the older ones still stand.
+        """
+        with self.stops.deferred():
+            self.state.total_s = self.clock.total_s()
+            self.log.sync()
+            size, root, head = self.log.size, self.log.root, self.log.tree_head()
+            fields = self.state.manifest(self.config.search.max_iter) | {
+                "git_sha": self.git_sha,
+                "merkle_curr": root,
+                "merkle_size": size,
+                "tree_head": head,
+            }
+            try:
+                self.store.save(kind, fields, self.state.parts())
+            except FileError as error:
+                self.log.emit("CHECKPOINT_FAILED", kind=kind, message=str(error))
+            return head
+
+    # ---- resuming
+
+    def check_log(self) -> None:
+        """The log must hold what the checkpoint saw: it goes on from the same record.
+
+        Raises
+        ------
+        EvidenceError
+            It is another log, or a shorter one.
+        """
+        if self.resumed is None:
+            return
+        manifest = self.resumed.manifest
+        if self.log.size == 0:
+            # A new folder: the run goes on from a checkpoint that was carried there without its log.
+            self.log.emit("LEDGER_CONTINUED_ELSEWHERE", tree_head=manifest.tree_head)
+            return
+        expected = parse_checkpoint(manifest.tree_head)
+        found = self.log.root_at(manifest.merkle_size) if self.log.size >= manifest.merkle_size else None
+        if found != expected.root or expected.size != manifest.merkle_size:
+            raise EvidenceError(
+                f"{self.log.path}: its first {manifest.merkle_size} records are not those that checkpoint "
+                f"{self.resumed.path.name} saw; accepted: the log of the same run"
+            )
+
+    def agree(self, group: str, fields: Mapping[str, Any]) -> None:
+        """Compare a group of what decides the result with the checkpoint's; remember it for the next one (R37).
+
+        Raises
+        ------
+        ResumeIncompatible
+            Something differs, and a retrain was not asked for; the message names each field, old and new.
+        """
+        saved = self._saved.get(group)
+        differences = [] if saved is None else compare_compat(saved, fields)
+        if differences:
+            names = [each.field for each in differences]
+            changed = [{"field": each.field, "old": each.old, "new": each.new} for each in differences]
+            self.log.emit("RESUME_INCOMPATIBLE", differences=changed)
+            if not self.retrain_changed:
+                raise ResumeIncompatible(differences)
+            scope = compatibility.scope_of(names)
+            self.log.emit("RESUME_PARTIAL_RETRAIN", scope=scope, fields=names)
+            self._forget(scope)
+        self.state.compat[group] = dict(fields)
+
+    def _forget(self, scope: compatibility.Scope) -> None:
+        """Drop the work that a change makes new."""
+        if scope == "search":
+            self.state.search = None
+            self.state.best = {}
+        self.state.calibrated = None
+        self.state.masks = {}
+        for mask in (self.folder / "masks").glob("*.tif"):
+            mask.unlink()
+
+
+def file_sha512(path: Path) -> str:
+    """SHA-512 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha512").hexdigest()

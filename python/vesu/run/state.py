@@ -1,0 +1,157 @@
+"""What one session of a run hands on to the next: the content of a checkpoint."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from vesu.errors import FormatError
+from vesu.grid_search import SearchState
+from vesu.run import rng
+from vesu.run.checkpoint import Checkpoint
+
+__all__ = ["Calibrated", "MaskRecord", "RunState"]
+
+RUN_PART, SEARCH_PART, RNG_PART = "run.json", "search.npz", "rng.json"
+MODEL_PARTS = ("model.npz", "model.json")
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """A mask that is done: of which CT file, and the seal of the mask's own."""
+
+    image: str
+    """BLAKE3 of the CT file."""
+    sha512: str
+    """Of the written mask file."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The model with its fitted ladder, as the files of the run folder, and what its validation measured."""
+
+    files: Mapping[str, bytes]
+    """``model.npz`` and ``model.json``."""
+    validation: Mapping[str, Any]
+
+
+@dataclass
+class RunState:
+    """The resumable state of a run; phases that are not in it are repeated from the cache.
+
+    Notes
+    -----
+    R36, R37. Sampling, features and the training set are functions of configuration, data and seed, and their results
+    lie in the cache: they are not stored twice.
+    """
+
+    run_id: str
+    phase: str = "discovery"
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Measured seconds of each phase over all sessions so far."""
+    total_s: float = 0.0
+    """Seconds of all sessions so far."""
+    compat: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What a resuming run must agree with, by group (``vesu.run.compatibility``)."""
+    dataset: dict[str, Any] = field(default_factory=dict)
+    """Ids and BLAKE3 of the labelled files."""
+    search: SearchState | None = None
+    best: dict[str, Any] = field(default_factory=dict)
+    """Best row of the leaderboard, once there is one."""
+    calibrated: Calibrated | None = None
+    masks: dict[str, MaskRecord] = field(default_factory=dict)
+
+    def parts(self) -> dict[str, bytes]:
+        """The payload files of a checkpoint."""
+        run = {
+            "phase": self.phase,
+            "seconds": self.seconds,
+            "total_s": self.total_s,
+            "compat": self.compat,
+            "dataset": self.dataset,
+            "best": self.best,
+            "validation": None if self.calibrated is None else dict(self.calibrated.validation),
+            "masks": {name: vars(record) for name, record in self.masks.items()},
+        }
+        parts = {RUN_PART: _json(run), RNG_PART: _json(rng.capture())}
+        if self.search is not None:
+            buffer = io.BytesIO()
+            self.search.save(buffer)
+            parts[SEARCH_PART] = buffer.getvalue()
+        if self.calibrated is not None:
+            parts |= self.calibrated.files
+        return parts
+
+    def manifest(self, max_iter: int) -> dict[str, Any]:
+        """The manifest's fields that follow from the state (R36)."""
+        search = self.search
+        total = 0 if search is None else search.n_neurons * search.problem.per_neuron
+        arrays = [] if search is None else [name for name, value in search.solver.items() if isinstance(value, np.ndarray)]
+        held = {"part": RNG_PART}
+        return {
+            "run_id": self.run_id,
+            "phase": self.phase,
+            "epoch": 0 if search is None else search.epoch,
+            "candidate_first": 0,
+            "candidate_index": max(0, total - 1),
+            "candidate_total": total,
+            "iter": 0 if search is None else search.iteration,
+            "max_iter": max_iter,
+            "model_state": {}
+            if search is None
+            else {"part": SEARCH_PART, "arrays": ["solver.params"], "layout": "a row: w, alpha, beta, b"},
+            "optimizer_state": {}
+            if search is None
+            else {"part": SEARCH_PART, "arrays": [f"solver.{name}" for name in arrays if name != "params"]},
+            "rng_states": {name: held for name in ("numpy", "python", "torch")},
+            "distillation_state": {},
+            "best_metrics": self.best,
+            "data_cursor": {
+                "phase": self.phase,
+                "epoch": 0 if search is None else search.epoch,
+                "volumes_segmented": sorted(self.masks),
+            },
+            "dataset_context": {**self.dataset, "samples": None if search is None else search.samples},
+            "compat": {name: value for group in self.compat.values() for name, value in group.items()},
+            "time": {"total_s": self.total_s},
+            "progress": {"seconds": self.seconds},
+        }
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """The state that a checkpoint holds.
+
+        Raises
+        ------
+        FormatError
+            Parts that do not make one.
+        """
+        names = checkpoint.manifest.parts
+        try:
+            run = json.loads(checkpoint.read(RUN_PART))
+            files = {name: checkpoint.read(name) for name in MODEL_PARTS if name in names}
+            complete = run["validation"] is not None and len(files) == len(MODEL_PARTS)
+            return cls(
+                run_id=checkpoint.manifest.run_id,
+                phase=str(run["phase"]),
+                seconds={str(name): float(value) for name, value in run["seconds"].items()},
+                total_s=float(run["total_s"]),
+                compat={str(group): dict(fields) for group, fields in run["compat"].items()},
+                dataset=dict(run["dataset"]),
+                search=SearchState.load(io.BytesIO(checkpoint.read(SEARCH_PART))) if SEARCH_PART in names else None,
+                best=dict(run["best"]),
+                calibrated=Calibrated(files, run["validation"]) if complete else None,
+                masks={str(name): MaskRecord(**record) for name, record in run["masks"].items()},
+            )
+        except FormatError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise FormatError(f"{checkpoint.path}: {RUN_PART}: a missing or misplaced entry: {error}") from error
+
+
+def _json(value: Any) -> bytes:
+    # Infinities occur in nothing that is stored here; NaN neither: both would be a defect, not a state.
+    return json.dumps(value, sort_keys=True, allow_nan=False).encode()
