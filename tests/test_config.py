@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vesu.config import RunConfig, load_config
+from vesu.config import CheckpointConfig, MemoryConfig, RunConfig, TimeConfig, load_config
 from vesu.errors import ArgumentError, FileError
 from vesu.segmentation import (
     DEFAULT_STEPS,
@@ -85,6 +85,21 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("search.l2=[1e-4, 1e-3, 1e-2, 1e-2]", "distinct"),
         ("n_threads=99999999999999999999", "n_threads"),
         ("cache_gib=inf", "cache_gib"),
+        ("time.limit_s=0", "time.limit_s: got 0.0; accepted: a positive number of seconds, or none"),
+        ("time.limit_s=nan", "time.limit_s"),
+        ("time.margin_s=32400", "time.margin_s: got 32400.0; accepted: 0 or more seconds, less than time.limit_s"),
+        ("time.accelerate_eta_s=-1", "time.accelerate_eta_s"),
+        ("time.heartbeat_s=15.5", "time.heartbeat_s: got 15.5; accepted: above 0, at most 15 seconds"),
+        ("time.stall_factor=1", "time.stall_factor: got 1.0; accepted: above 1"),
+        ("time.fallback=nx45", "time.fallback: got 'nx45'; accepted: 'nx46' or 'empty'"),
+        ("checkpoint.every_iterations=0", "checkpoint.every_iterations: got 0"),
+        ("checkpoint.keep=1", "checkpoint.keep: got 1; accepted: 2 or more generations"),
+        ("checkpoint.publish=kaggle:me/model", "checkpoint.publish: got 'kaggle:me/model'"),
+        ("memory.warn_fraction=0.95", "memory.warn_fraction, alert_fraction: got (0.95, 0.92)"),
+        ("memory.alert_fraction=1.5", "memory.warn_fraction, alert_fraction"),
+        ("memory.interval_s=0", "memory.interval_s"),
+        ("sampling.max_train_volumes=0", "sampling.max_train_volumes: got 0; accepted: 1 or more volumes, or none"),
+        ("sampling.max_val_volumes=-1", "sampling.max_val_volumes"),
         ("seed=" + "[" * 5000, "seed"),
     ],
 )
@@ -101,6 +116,17 @@ def test_a_mistyped_environment_variable_is_refused() -> None:
         load_config(environment={"VESU_SEEED": "3"})
     with pytest.raises(ArgumentError, match=r"VESU_SEGMENT_DUST_SIZE; accepted: one of .*VESU_SEGMENT_DUST_MIN_VOXELS"):
         load_config(environment={"VESU_SEGMENT_DUST_SIZE": "3"})
+
+
+def test_what_keeps_a_long_run_is_set_as_everything_else(tmp_path: Path) -> None:  # R33 R36 R42
+    (tmp_path / "vesu.toml").write_text("[time]\nlimit_s = 5400\nfallback = 'empty'\n[checkpoint]\nkeep = 5\n")
+    environment = {"VESU_CHECKPOINT_PUBLISH": "kaggle:me/model/other/v1", "VESU_SESSION_START": "1790000000"}
+    config = load_config(tmp_path / "vesu.toml", overrides=["memory.warn_fraction=0.5"], environment=environment)
+    assert config.time == TimeConfig(limit_s=5400.0, fallback="empty")
+    assert config.checkpoint == CheckpointConfig(keep=5, publish="kaggle:me/model/other/v1")
+    assert config.memory == MemoryConfig(warn_fraction=0.5)
+    assert load_config(overrides=["time.limit_s=none"], environment={}).time.limit_s is None
+    assert (RunConfig().time.limit_s, RunConfig().time.accelerate_eta_s) == (9 * 3600, 8.25 * 3600)
 
 
 LADDER = """

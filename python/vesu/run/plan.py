@@ -17,6 +17,7 @@ __all__ = [
     "DRAWS_PER_PASS",
     "Split",
     "candidates_by_epoch",
+    "configured_split",
     "epoch_settings",
     "phase_weights",
     "scored_pairs",
@@ -44,10 +45,22 @@ class Split:
 
     train: tuple[Pair, ...]
     validation: tuple[Pair, ...]
+    left_out: tuple[Pair, ...] = ()
+    """Volumes beyond a cap that was asked for."""
 
 
-def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> Split:
+def split_pairs(
+    pairs: Sequence[Pair],
+    fraction: float,
+    seed: int,
+    *,
+    max_train: int | None = None,
+    max_validation: int | None = None,
+) -> Split:
     """Hold whole volumes out for validation: a neighbouring voxel of a training voxel proves nothing.
+
+    A cap (R40) takes the first of each kind in the seed's order: it never turns a held-out volume into one that is
+    learned from, and a higher cap only adds volumes.
 
     Raises
     ------
@@ -57,11 +70,25 @@ def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> Split:
     if len(pairs) < 2:
         raise DataError(f"labelled pairs: got {len(pairs)}; accepted: 2 or more (one is held out for validation)")
     n_validation = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(pairs))
-    held_out = set(order[:n_validation].tolist())
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(pairs)).tolist()
+    validation = set(order[:n_validation][:max_validation])
+    train = set(order[n_validation:][:max_train])
     return Split(
-        train=tuple(pair for i, pair in enumerate(pairs) if i not in held_out),
-        validation=tuple(pair for i, pair in enumerate(pairs) if i in held_out),
+        train=tuple(pair for i, pair in enumerate(pairs) if i in train),
+        validation=tuple(pair for i, pair in enumerate(pairs) if i in validation),
+        left_out=tuple(pair for i, pair in enumerate(pairs) if i not in train | validation),
+    )
+
+
+def configured_split(pairs: Sequence[Pair], config: RunConfig) -> Split:
+    """:func:`split_pairs` with the configuration's share, caps and seed."""
+    sampling = config.sampling
+    return split_pairs(
+        pairs,
+        sampling.validation_fraction,
+        config.seed,
+        max_train=sampling.max_train_volumes,
+        max_validation=sampling.max_val_volumes,
     )
 
 
@@ -72,7 +99,7 @@ def scored_pairs(pairs: Sequence[Pair], config: RunConfig) -> tuple[Pair, ...]:
     """
     if len(pairs) < 2:
         return tuple(pairs)
-    return split_pairs(pairs, config.sampling.validation_fraction, config.seed).validation[:CALIBRATION_VOLUMES]
+    return configured_split(pairs, config).validation[:CALIBRATION_VOLUMES]
 
 
 def epoch_settings(search: SearchConfig) -> EpochSettings:
