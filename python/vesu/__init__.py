@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vesu._core import __version__
 from vesu.errors import VesuError
-from vesu.run import run
+from vesu.run import resume, run
 
 if TYPE_CHECKING:
     from vesu.config import RunConfig as RunConfig
@@ -49,7 +49,7 @@ _HOME = {
 }
 _MODULES = ("baselines", "config", "data", "ledger", "report", "scoring", "volume")
 
-__all__ = ["VesuError", "__version__", *_HOME, *_MODULES, "run"]
+__all__ = ["VesuError", "__version__", *_HOME, *_MODULES, "resume", "run"]
 
 
 def __getattr__(name: str) -> Any:

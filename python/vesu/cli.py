@@ -86,7 +86,20 @@ def _parser() -> Parser:
     )
     run.add_argument("--out", type=Path, default=Path("run"), help="run folder (default: run)")
     run.add_argument("--cache", type=Path, help="folder of decoded volumes and features (default: OUT/cache)")
-    run.add_argument("--quiet", action="store_true", help="no progress bar")
+    run.add_argument("--quiet", action="store_true", help="no progress bar, no tree heads")
+    run.add_argument(
+        "--resume-from-checkpoint",
+        nargs="?",
+        const="latest",
+        metavar="latest|PATH",
+        help="go on with the interrupted run in OUT, or from the checkpoint at PATH",
+    )
+    run.add_argument("--restart", action="store_true", help="give up an unfinished run in OUT and begin anew")
+    run.add_argument(
+        "--retrain-changed",
+        action="store_true",
+        help="on resuming: do again what depends on changed settings or data, instead of refusing",
+    )
     _add_config(run)
 
     find = _command(commands, "discover", _discover, "list pairs, tests and orphans of a data folder as JSON")
@@ -169,18 +182,25 @@ def _demo(arguments: Arguments) -> None:
     data = write_dataset(
         arguments.out / "data", n_train=arguments.train, n_test=arguments.test, shape=(arguments.size,) * 3
     )
-    _execute(arguments, data, "auto")
+    _execute(arguments, data, "auto", restart=True)  # its volumes were made anew just now
 
 
 def _run(arguments: Arguments) -> None:
-    _execute(arguments, arguments.data, "none" if arguments.quiet else "auto")
+    _execute(
+        arguments,
+        arguments.data,
+        "none" if arguments.quiet else "auto",
+        cache=arguments.cache,
+        resume=arguments.resume_from_checkpoint,
+        restart=arguments.restart,
+        retrain_changed=arguments.retrain_changed,
+    )
 
 
-def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "none"]) -> None:
+def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "none"], **how: Any) -> None:
     import vesu
 
-    cache = getattr(arguments, "cache", None)
-    result = vesu.run(data, arguments.out, config=_config(arguments), display=display, cache=cache)
+    result = vesu.run(data, arguments.out, config=_config(arguments), display=display, **how)
     summary = result.summary
     validation, search, ledger = summary.get("validation"), summary.get("search"), summary["ledger"]
     sealed = f"{len(result.submission.members)} masks, sha256 {result.submission.sha256[:16]}..."

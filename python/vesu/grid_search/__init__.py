@@ -2,6 +2,7 @@
 
 from vesu.grid_search.epochs import EpochSettings
 from vesu.grid_search.estimator import ElasticNetLogisticGrid
+from vesu.grid_search.interim import interim_model
 from vesu.grid_search.model import ProxFitModel
 from vesu.grid_search.search import IterationRecord
 from vesu.grid_search.selection import SelectionWeights
@@ -16,4 +17,5 @@ __all__ = [
     "SearchState",
     "SelectionWeights",
     "choose_device",
+    "interim_model",
 ]

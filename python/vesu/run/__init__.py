@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vesu.config import RunConfig
     from vesu.run.pipeline import RunResult
 
-__all__ = ["run"]
+__all__ = ["resume", "run"]
 
 
 def run(
@@ -20,6 +20,9 @@ def run(
     config: "RunConfig | None" = None,
     display: Literal["auto", "tqdm", "none"] = "auto",
     cache: str | Path | None = None,
+    resume: str | Path | None = None,
+    restart: bool = False,
+    retrain_changed: bool = False,
 ) -> "RunResult":
     """Train on a competition folder, segment its test volumes, leave a valid ``submission.zip``.
 
@@ -35,6 +38,60 @@ def run(
         Progress bar.
     cache : path, optional
         Folder of decoded volumes and features, default ``out/cache``; may be shared between runs.
+    resume : "latest" or path, optional
+        Go on with the run whose checkpoint is found so: in the published model, in ``out``, in ``out/results.zip``, or
+        at the path. Weights, masks and zip come out as those of an uninterrupted run, bit for bit (R37).
+    restart : bool
+        Give up an unfinished run in ``out``, which is otherwise refused.
+    retrain_changed : bool
+        With ``resume``: where settings or data differ from the checkpoint's, do the work again that depends on them,
+        instead of refusing. The log says what is done again.
+
+    Returns
+    -------
+    RunResult
+        Of a session that ran out of time too (``result.finished`` is False then): its zip is valid.
+
+    Raises
+    ------
+    DataError, PreflightError
+        Nothing usable was found, or preflight found something that blocks; ``out`` holds an unfinished run.
+    ResumeIncompatible
+        ``resume`` with other settings or data; the message names each field, old and new.
+    KeyboardInterrupt, SystemExit
+        SIGINT or SIGTERM came; a checkpoint was written before.
+    VesuError
+        Anything else that went wrong, with the file or argument named; ``failure.json`` is left in ``out``.
+
+    Notes
+    -----
+    The result does not depend on the number of threads, nor on what is in the cache, nor on how many sessions it took
+    (R09, R33-R38, R50-R54). The session's time limit is ``config.time``; docs/long-runs.md tells the whole story.
+    """
+    from vesu.config import RunConfig
+    from vesu.run.pipeline import execute
+
+    where = None if cache is None else Path(cache)
+    return execute(data, Path(out), config or RunConfig(), display, where, resume, restart, retrain_changed)
+
+
+def resume(
+    data: str | Path | None = None,
+    out: str | Path = "run",
+    *,
+    config: "RunConfig | None" = None,
+    display: Literal["auto", "tqdm", "none"] = "auto",
+    cache: str | Path | None = None,
+    checkpoint: str | Path = "latest",
+) -> "RunResult":
+    """Go on with an interrupted run: :func:`vesu.run` with ``resume``.
+
+    Parameters
+    ----------
+    data, out, config, display, cache
+        As for :func:`vesu.run`, and as they were for the run.
+    checkpoint : "latest" or path
+        Where to go on from.
 
     Returns
     -------
@@ -42,16 +99,7 @@ def run(
 
     Raises
     ------
-    DataError, PreflightError
-        Nothing usable was found, or preflight found something that blocks.
     VesuError
-        Anything else that went wrong, with the file or argument named; ``failure.json`` is left in ``out``.
-
-    Notes
-    -----
-    The result does not depend on the number of threads, nor on what is in the cache (R09, R34, R38, R50-R54).
+        As :func:`vesu.run` does.
     """
-    from vesu.config import RunConfig
-    from vesu.run.pipeline import execute
-
-    return execute(data, Path(out), config or RunConfig(), display, None if cache is None else Path(cache))
+    return run(data, out, config=config, display=display, cache=cache, resume=checkpoint)

@@ -2,12 +2,15 @@
 
 import errno
 import fcntl
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vesu.data.storage import is_temporary, make_folder
 from vesu.errors import DataError, FileError
+from vesu.run.checkpoint import CheckpointStore
 
 __all__ = ["OUTPUTS", "claimed"]
 
@@ -17,35 +20,55 @@ OUTPUTS = (
     "events.jsonl",
     "inventory.json",
     "preflight.json",
+    "checkpoints",
     "leaderboard.json",
     "model.npz",
     "model.json",
     "segment",
     "validation",
     "masks",
+    "fallback",
+    "provisional",
     "submission.zip",
     "summary.json",
     "report.html",
     "failure.json",
+    "results.zip",
 )
+FOLDERS = ("segment", "validation", "masks")
+
+ENDINGS = ("summary.json", "report.html", "failure.json")
+"""What tells how a session ended: a session that goes on has not ended yet."""
+
+LATE_PHASES = ("segment", "package")
+"""A checkpoint of these holds work, and so does one of a search that has begun."""
 
 MARK = ".vesu-run"
 """Says that the outputs beside it are a run's own; locked while a run writes."""
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[Path]:
+def claimed(folder: Path, *, goes_on: bool = False, restart: bool = False) -> Iterator[Path]:
     """Make the folder ready for a run, and keep other runs out until the end.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if missing.
+    goes_on : bool
+        Keep what an earlier session left.
+    restart : bool
+        Replace even an unfinished run, which is otherwise refused: it could still go on (R37).
 
     Raises
     ------
     DataError
-        Files of an output's name that no run wrote.
+        Files of an output's name that no run wrote; an unfinished run that nobody said to give up.
     FileError
         Another run writes here, or the system refuses a step.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         foreign = [name for name in OUTPUTS if (folder / name).exists()]
         if foreign and not (folder / MARK).exists():
             raise DataError(
@@ -54,12 +77,32 @@ def claimed(folder: Path) -> Iterator[Path]:
             )
         with (folder / MARK).open("w") as mark:
             _lock(mark.fileno(), folder)
-            _clear(folder)
+            if not (goes_on or restart):
+                _refuse_unfinished(folder)
+            _clear(folder, ENDINGS if goes_on else OUTPUTS)
             yield folder
     except FileError:
         raise
     except OSError as error:
         raise FileError(error.errno, error.strerror, error.filename or str(folder)) from error
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    """Work that a checkpoint holds is not thrown away by starting the same command again."""
+    try:
+        if json.loads((folder / "summary.json").read_bytes())["status"] == "finished":
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no end that anyone wrote down
+    found = CheckpointStore(folder / "checkpoints").latest()
+    if found is None or (found.manifest.phase not in LATE_PHASES and found.manifest.iter == 0):
+        return
+    manifest = found.manifest
+    raise DataError(
+        f"out: got {folder}, which holds an unfinished run (phase {manifest.phase}, epoch {manifest.epoch}, iteration "
+        f"{manifest.iter} of {manifest.max_iter}); accepted: to go on with it (--resume-from-checkpoint, "
+        'resume="latest"), to give it up (--restart, restart=True), or another folder'
+    )
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -69,12 +112,16 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise FileError(errno.EWOULDBLOCK, "another run writes here", str(folder)) from error
 
 
-def _clear(folder: Path) -> None:
-    for name in OUTPUTS:
+def _clear(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
         old = folder / name
         if old.is_dir():
             shutil.rmtree(old)
         else:
             old.unlink(missing_ok=True)
-    for name in ("segment", "validation", "masks"):
-        (folder / name).mkdir()
+    for name in FOLDERS:
+        make_folder(folder / name)
+    for left in (folder, *(folder / name for name in FOLDERS)):
+        for path in left.iterdir():  # what a killed session was writing
+            if is_temporary(path.name) and path.is_file():
+                path.unlink()

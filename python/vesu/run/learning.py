@@ -17,16 +17,17 @@ from vesu.run.outputs import finite
 from vesu.run.plan import Split, candidates_by_epoch, epoch_settings
 from vesu.run.session import Session
 
-__all__ = ["Learned", "learn", "load", "search_entry"]
+__all__ = ["Prepared", "fit", "load", "prepare", "search_entry"]
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What training came to."""
+class Prepared:
+    """Everything that the search learns from."""
 
+    split: Split
     ids: Mapping[str, stages.SourceIds]
     data: stages.TrainingSet
-    grid: ElasticNetLogisticGrid
+    draws: "Draws"
 
 
 def load(session: Session, pairs: Sequence[Pair], cache: ArrayCache) -> dict[str, stages.SourceIds]:
@@ -39,19 +40,18 @@ def load(session: Session, pairs: Sequence[Pair], cache: ArrayCache) -> dict[str
         return ids
 
 
-def learn(session: Session, split: Split, cache: ArrayCache, spec: FeatureSpec) -> Learned:
-    """All phases from loading to the end of the search."""
+def prepare(session: Session, split: Split, cache: ArrayCache, spec: FeatureSpec) -> Prepared:
+    """The phases load, features and train_data: repeated in every session, from the cache where it holds them."""
     pairs = sorted((*split.train, *split.validation), key=lambda pair: pair.volume_id)
     ids = load(session, pairs, cache)
     session.state.dataset = _dataset(split, ids)
     session.agree("data", compatibility.data_fields(_files(split.train, ids), _files(split.validation, ids), spec))
-    draws = _Draws(session, cache, spec, ids)
-    data = _train_data(session, draws, split, pairs)
-    return Learned(ids, data, _fit(session, data, draws, split))
+    draws = Draws(session, cache, spec, ids)
+    return Prepared(split, ids, _train_data(session, draws, split, pairs), draws)
 
 
 @dataclass(frozen=True)
-class _Draws:
+class Draws:
     """Sampled voxels of a volume and an epoch, from the cache where they are there."""
 
     session: Session
@@ -73,7 +73,7 @@ class _Draws:
         return rows
 
 
-def _train_data(session: Session, draws: _Draws, split: Split, pairs: Sequence[Pair]) -> stages.TrainingSet:
+def _train_data(session: Session, draws: Draws, split: Split, pairs: Sequence[Pair]) -> stages.TrainingSet:
     training = {pair.volume_id for pair in split.train}
     limit = epoch_settings(session.config.search).limit
     with session.phase("features", len(pairs)) as phase:
@@ -94,7 +94,9 @@ def _train_data(session: Session, draws: _Draws, split: Split, pairs: Sequence[P
         return data
 
 
-def _fit(session: Session, data: stages.TrainingSet, draws: _Draws, split: Split) -> ElasticNetLogisticGrid:
+def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
+    """The phase fit: every candidate to the last iteration of every epoch, from where the last session was."""
+    data, draws = prepared.data, prepared.draws
     search, by_epoch = session.config.search, candidates_by_epoch(session.config.search)
 
     def emit(name: str, fields: Mapping[str, Any]) -> None:
@@ -104,23 +106,23 @@ def _fit(session: Session, data: stages.TrainingSet, draws: _Draws, split: Split
     session.agree("training", compatibility.training_fields(data.channels, device))
     start = _resumable(session, session.state.search)
     steps = session.progress.fit(n_epochs=len(by_epoch), n_candidates=by_epoch, max_iter=search.max_iter)
-    with session.timed("fit", steps, device) as fit:
+    with session.timed("fit", steps, device) as phase:
 
         def draw(epoch: int) -> stages.Rows:
             if epoch == 0:
                 return data.train
-            parts = [draws.rows(pair, epoch, len(by_epoch)) for pair in split.train]
+            parts = [draws.rows(pair, epoch, len(by_epoch)) for pair in prepared.split.train]
             return stages.epoch_rows(parts, data.channels)
 
         def on_iteration(record: IterationRecord) -> None:
             session.log.emit_iterations(record, epoch=record.epoch)
-            fit.on_record(record, epoch=record.epoch)
+            phase.on_record(record, epoch=record.epoch)
             session.iterated(record)
 
         def on_event(name: str, fields: Mapping[str, Any]) -> None:
             emit(name, fields)
-            if name == "EPOCHS_DONE" and fit.fraction < 1:
-                fit.finish(fields["reason"])
+            if name == "EPOCHS_DONE" and phase.fraction < 1:
+                phase.finish(fields["reason"])
 
         grid = stages.fit_grid(data, session.config, device, draw, on_iteration, on_event, start)
         rows = [dict(zip(grid.leaderboard_.dtype.names or (), row, strict=True)) for row in grid.leaderboard_.tolist()]
@@ -132,27 +134,15 @@ def _fit(session: Session, data: stages.TrainingSet, draws: _Draws, split: Split
 
 def _resumable(session: Session, state: SearchState | None) -> SearchState | None:
     """The state to go on from, on the instruction-set path that it was taken on, else on this machine's own (R37)."""
-    if session.resumed is None:
-        return state
-    manifest, exact, why = session.resumed.manifest, True, None
+    why = None
     if state is not None and state.problem.device == "cpu":
         try:
             _core.simd_path(state.problem.simd)
         except ArgumentError:
             own = _core.simd_path()
-            exact, why = False, f"instruction set {state.problem.simd} is not here; {own} rounds differently"
+            why = f"instruction set {state.problem.simd} is not here; {own} rounds differently"
             state = dataclasses.replace(state, problem=dataclasses.replace(state.problem, simd=own))
-    if exact and manifest.version != _core.__version__:
-        exact, why = False, f"the checkpoint is of vesu {manifest.version}, this is {_core.__version__}"
-    session.log.emit(
-        "RESUME_EXACT_OK" if exact else "RESUME_OK",
-        checkpoint=session.resumed.path.name,
-        source_ts_ns=str(manifest.ts_ns),
-        target_ts_ns=str(session.clock.ts_ns()),
-        epoch=0 if state is None else state.epoch,
-        iter=0 if state is None else state.iteration,
-        reason=why,
-    )
+    session.went_on(why)
     return state
 
 

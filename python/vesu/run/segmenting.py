@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ from vesu.data.discover import Inventory, Pair, TestVolume
 from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
 from vesu.data.volumes import read_volume, write_volume
 from vesu.features import FeatureSpec
-from vesu.grid_search import ProxFitModel
+from vesu.grid_search import ElasticNetLogisticGrid, interim_model
 from vesu.run import baseline, stages
-from vesu.run.learning import Learned
+from vesu.run.learning import Prepared
 from vesu.run.model import SurfaceModel
 from vesu.run.outputs import StepSlices, diagnostics_entry, write_unmatched, write_views
-from vesu.run.plan import CALIBRATION_VOLUMES, Split, scored_pairs
+from vesu.run.plan import CALIBRATION_VOLUMES, scored_pairs
 from vesu.run.safe_submission import ORIGINS
 from vesu.run.session import Session, file_sha512
 from vesu.run.state import MODEL_PARTS, Calibrated, MaskRecord
@@ -30,29 +30,32 @@ MaskOf = Callable[[TestVolume], None]
 
 
 def segment_all(
-    session: Session, inventory: Inventory, split: Split, cache: ArrayCache, spec: FeatureSpec, learned: Learned
+    session: Session,
+    inventory: Inventory,
+    prepared: Prepared,
+    cache: ArrayCache,
+    spec: FeatureSpec,
+    grid: ElasticNetLogisticGrid,
 ) -> dict[str, Any]:
     """Calibrate on validation volumes, then segment every test volume; the summary's entry on validation."""
-    chosen = split.validation[:CALIBRATION_VOLUMES]
+    held_out = prepared.split.validation
+    chosen = held_out[:CALIBRATION_VOLUMES]
     with session.phase("segment", len(chosen) + len(inventory.tests)) as phase:
-        session.log.emit("CALIBRATION_VOLUMES", used=len(chosen), held_out=len(split.validation))
-
-        def calibrated() -> dict[str, Any]:
-            top_k = min(session.config.search.ensemble_size, int((~learned.grid.diverged_).sum()))
-            prox = learned.grid.model(top_k=top_k, feature_names=learned.data.names)
-            return _calibrate(session, chosen, cache, spec, learned, prox, lambda _: phase.advance(1))
-
-        if _restored(session, chosen):
+        session.log.emit("CALIBRATION_VOLUMES", used=len(chosen), held_out=len(held_out))
+        validation = _restored(session, chosen)
+        if validation is not None:
             phase.advance(len(chosen))
-            validation = dict(session.state.calibrated.validation) if session.state.calibrated else {}
         else:
-            validation = calibrated()
+            top_k = min(session.config.search.ensemble_size, int((~grid.diverged_).sum()))
+            prox = grid.model(top_k=top_k, feature_names=prepared.data.names)
+            untuned = SurfaceModel(prox, spec, prepared.data.channels, session.config.segment.ladder)
+            validation = _calibrate(session, chosen, cache, prepared, untuned, lambda _: phase.advance(1))
         model = SurfaceModel.load(session.folder)
         _segment_tests(session, inventory.tests, lambda test: _segment_volume(session, test, model), phase.advance)
         return validation
 
 
-def segment_by_scorer(session: Session, inventory: Inventory, cache: ArrayCache, ids: Any) -> dict[str, Any] | None:
+def segment_by_scorer(session: Session, inventory: Inventory, cache: ArrayCache, ids: Mapping[str, stages.SourceIds]) -> dict[str, Any] | None:
     """Masks by the configured historical scorer, scored where there are labels (R32)."""
     labelled = scored_pairs(inventory.pairs, session.config)
     validation = None
@@ -91,72 +94,73 @@ def segment_in_reserve(session: Session, tests: Sequence[TestVolume], advance: C
 
 
 def segment_provisionally(
-    session: Session,
-    inventory: Inventory,
-    split: Split,
-    cache: ArrayCache,
-    spec: FeatureSpec,
-    learned: Any,
-    prox: ProxFitModel,
-    until_s: Callable[[], float],
+    session: Session, tests: Sequence[TestVolume], prepared: Prepared, cache: ArrayCache, until: Callable[[], float]
 ) -> int:
-    """Masks from a search that is not done, as many as the time allows; they never count as final ones.
+    """Masks from the search as it stands, for as many volumes as the time allows; they never count as final (R33).
 
     Parameters
     ----------
-    until_s : callable
-        Seconds that may still be spent.
+    until : callable
+        Seconds that may still be spent; nothing is begun when it says 0 or less.
 
     Returns
     -------
     int
         How many volumes got one.
     """
-    folder = session.folder / ORIGINS["provisional"]
-    make_folder(folder)
-    chosen = split.validation[:1]  # one volume fits the threshold: time is what is short
-    volumes = {pair.volume_id: _cached_pair(session, pair, learned.ids[pair.volume_id], cache) for pair in chosen}
-    untuned = SurfaceModel(prox, spec, learned.data.channels, session.config.segment.ladder)
-    prior = stages.training_prior(learned.data, session.config)
-    tuned, _ = stages.calibrate(volumes, untuned, session.config, prior, lambda _: None)
+    state, data = session.state.search, prepared.data
+    if state is None or until() <= 0:
+        return 0
+    make_folder(session.folder / ORIGINS["provisional"])
+    prox = interim_model(
+        state,
+        data.validation.x,
+        data.validation.y,
+        data.validation.g,
+        top_k=session.config.search.ensemble_size,
+        feature_names=data.names,
+        n_threads=session.config.n_threads,
+    )
+    untuned = SurfaceModel(prox, prepared.draws.spec, data.channels, session.config.segment.ladder)
+    # One volume fits the threshold: time is what is short.
+    volumes = _cached_pairs(session, prepared.split.validation[:1], prepared.ids, cache)
+    tuned, _ = stages.calibrate(
+        volumes, untuned, session.config, stages.training_prior(data, session.config), lambda _: None
+    )
     model = dataclasses.replace(untuned, segment_config=tuned)
     done = 0
-    for test in inventory.tests:
-        if until_s() <= 0:
+    for test in tests:
+        if until() <= 0:
             break
-        if (session.folder / "masks" / f"{test.volume_id}.tif").exists():
-            continue
         image = read_volume(test.image, n_threads=session.config.n_threads)
-        result = model.segment(image, n_threads=session.config.n_threads)
-        write_volume(folder / f"{test.volume_id}.tif", result.mask)
+        mask = model.segment(image, n_threads=session.config.n_threads).mask
+        write_volume(session.folder / ORIGINS["provisional"] / f"{test.volume_id}.tif", mask)
         done += 1
     return done
 
 
-def _restored(session: Session, chosen: Sequence[Pair]) -> bool:
-    """Put the checkpoint's calibrated model back, if its evidence is here too."""
+def _restored(session: Session, chosen: Sequence[Pair]) -> dict[str, Any] | None:
+    """Put the checkpoint's calibrated model back, if its evidence is here too; what its validation measured."""
     calibrated = session.state.calibrated
     evidence = [session.folder / "validation" / f"{pair.volume_id}.npz" for pair in chosen]
     if calibrated is None or not all(path.exists() for path in evidence):
-        return False
+        return None
     for name in MODEL_PARTS:
         write_bytes_atomic(session.folder / name, calibrated.files[name])
     session.log.emit("CALIBRATION_RESTORED", volumes=[pair.volume_id for pair in chosen])
-    return True
+    return dict(calibrated.validation)
 
 
 def _calibrate(
     session: Session,
     chosen: Sequence[Pair],
     cache: ArrayCache,
-    spec: FeatureSpec,
-    learned: Learned,
-    prox: ProxFitModel,
+    prepared: Prepared,
+    untuned: SurfaceModel,
     on_volume: Callable[[str], None],
 ) -> dict[str, Any]:
-    volumes = {pair.volume_id: _cached_pair(session, pair, learned.ids[pair.volume_id], cache) for pair in chosen}
-    untuned = SurfaceModel(prox, spec, learned.data.channels, session.config.segment.ladder)
-    prior = stages.training_prior(learned.data, session.config)
+    volumes = _cached_pairs(session, chosen, prepared.ids, cache)
+    prior = stages.training_prior(prepared.data, session.config)
     tuned, validation = stages.calibrate(
         volumes, untuned, session.config, prior, on_volume, lambda scored: _write_scored(session.folder, scored)
     )
@@ -236,6 +240,12 @@ def _write_volume(
 
 def _write_scored(folder: Path, scored: ScoredVolume) -> None:
     write_unmatched(folder / "validation" / f"{scored.volume_id}.npz", scored)
+
+
+def _cached_pairs(
+    session: Session, pairs: Sequence[Pair], ids: Mapping[str, stages.SourceIds], cache: ArrayCache
+) -> dict[str, tuple[Any, Any]]:
+    return {pair.volume_id: _cached_pair(session, pair, ids[pair.volume_id], cache) for pair in pairs}
 
 
 def _cached_pair(session: Session, pair: Pair, ids: stages.SourceIds, cache: ArrayCache) -> tuple[Any, Any]:

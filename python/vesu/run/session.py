@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vesu import _core
 from vesu.config import RunConfig
 from vesu.errors import EvidenceError, FileError, ResumeIncompatible
 from vesu.grid_search import IterationRecord
@@ -77,6 +78,10 @@ class Session:
         self.log.emit("PHASE_END", phase=name, device=device, seconds=self.seconds[name])
         self.announce(self.save("full"))
 
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Seconds that a phase took before there was a log to tell of it."""
+        self._measured(name, seconds)
+
     def _measured(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self.state.seconds[name] = self._earlier.get(name, 0.0) + self.seconds[name]
@@ -143,6 +148,29 @@ class Session:
                 f"{self.log.path}: its first {manifest.merkle_size} records are not those that checkpoint "
                 f"{self.resumed.path.name} saw; accepted: the log of the same run"
             )
+
+    def went_on(self, inexact: str | None = None) -> None:
+        """Say that a resumed run goes on now, and whether the result will be the uninterrupted one's bit for bit.
+
+        Parameters
+        ----------
+        inexact : str, optional
+            Why it will not; another version of vesu is found here.
+        """
+        if self.resumed is None:
+            return
+        manifest, search = self.resumed.manifest, self.state.search
+        if inexact is None and manifest.version != _core.__version__:
+            inexact = f"the checkpoint is of vesu {manifest.version}, this is {_core.__version__}"
+        self.log.emit(
+            "RESUME_EXACT_OK" if inexact is None else "RESUME_OK",
+            checkpoint=self.resumed.path.name,
+            source_ts_ns=str(manifest.ts_ns),
+            target_ts_ns=str(self.clock.ts_ns()),
+            epoch=0 if search is None else search.epoch,
+            iter=0 if search is None else search.iteration,
+            reason=inexact,
+        )
 
     def agree(self, group: str, fields: Mapping[str, Any]) -> None:
         """Compare a group of what decides the result with the checkpoint's; remember it for the next one (R37).

@@ -18,7 +18,7 @@ from vesu.data.sampling import sample_voxels
 from vesu.data.volumes import read_volume
 from vesu.errors import DataError
 from vesu.features import FeatureSpec, extract_features, gather, select_features
-from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord
+from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord, SearchState
 from vesu.reliability import measure_calibration
 from vesu.run.model import SurfaceModel
 from vesu.run.plan import DRAWS_PER_PASS, epoch_settings
@@ -189,8 +189,9 @@ def fit_grid(
     draw: Callable[[int], Rows],
     on_iteration: Callable[[IterationRecord], None],
     on_event: Callable[[str, Mapping[str, Any]], None],
+    state: SearchState | None = None,
 ) -> ElasticNetLogisticGrid:
-    """The whole grid, every candidate to the last iteration of every epoch (R11-R15, R50)."""
+    """The whole grid, every candidate to the last iteration of every epoch (R11-R15, R50), from ``state`` on (R37)."""
     search = config.search
     grid = ElasticNetLogisticGrid(
         meta_neurons=search.meta_neurons,
@@ -204,6 +205,7 @@ def fit_grid(
         solver=search.solver,
         tol=search.tol,
         device=device,
+        simd=state.problem.simd if state is not None and device == "cpu" else None,
     )
 
     def samples(epoch: int) -> tuple[Array, Array, Array]:
@@ -218,6 +220,7 @@ def fit_grid(
         gradient_val=data.validation.g,
         on_iteration=on_iteration,
         on_event=on_event,
+        state=state,
     )
 
 

@@ -63,6 +63,8 @@ class RunState:
     """Best row of the leaderboard, once there is one."""
     calibrated: Calibrated | None = None
     masks: dict[str, MaskRecord] = field(default_factory=dict)
+    rng: Any = None
+    """States of the process's generators when the checkpoint was written; None in a new run."""
 
     def parts(self) -> dict[str, bytes]:
         """The payload files of a checkpoint."""
@@ -145,6 +147,7 @@ class RunState:
                 best=dict(run["best"]),
                 calibrated=Calibrated(files, run["validation"]) if complete else None,
                 masks={str(name): MaskRecord(**record) for name, record in run["masks"].items()},
+                rng=json.loads(checkpoint.read(RNG_PART)),
             )
         except FormatError:
             raise

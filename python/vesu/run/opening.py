@@ -1,0 +1,61 @@
+"""The beginning of a session: the folder claimed, the checkpoint found, the log opened."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vesu.config import RunConfig
+from vesu.run.checkpoint import CheckpointStore, Publisher, find_checkpoint, publisher_of
+from vesu.run.clock import SessionClock, session_start_ns
+from vesu.run.events import EventLog
+from vesu.run.folder import claimed
+from vesu.run.governor import Governor
+from vesu.run.interrupts import stop_on_signals
+from vesu.run.session import Session
+from vesu.run.state import RunState
+
+__all__ = ["opened"]
+
+
+@contextmanager
+def opened(
+    out: Path, config: RunConfig, *, resume: str | Path | None, restart: bool, retrain_changed: bool
+) -> Iterator[Session]:
+    """A session of the run in ``out``: a new run, or with ``resume`` the one that a checkpoint holds (R37).
+
+    Raises
+    ------
+    DataError, FileError
+        See :func:`vesu.run.folder.claimed`; no checkpoint that verifies.
+    FormatError, EvidenceError
+        A checkpoint that does not hold a run; a log that does not verify.
+    """
+    publisher = publisher_of(config.checkpoint.publish)
+    with claimed(out, goes_on=resume is not None, restart=restart) as folder:
+        looked: list[tuple[str, dict[str, Any]]] = []  # the log's run id stands in the checkpoint
+        found = None
+        if resume is not None:
+            found = find_checkpoint(
+                resume,
+                artefact=publisher,
+                output=folder / "checkpoints",
+                results_zip=folder / "results.zip",
+                emit=lambda name, /, **fields: looked.append((name, fields)),
+            )
+        state = RunState(uuid.uuid4().hex) if found is None else RunState.of(found)
+        with EventLog(folder / "events.jsonl", run_id=state.run_id) as log:
+            for name, fields in looked:
+                log.emit(name, **fields)
+            clock = SessionClock(session_started_ns=session_start_ns(), earlier_s=state.total_s)
+            governor = Governor(log.emit, config.time, clock)
+            store = CheckpointStore(
+                folder / "checkpoints", keep=config.checkpoint.keep, emit=log.emit, publishers=_listed(publisher)
+            )
+            with stop_on_signals(governor, emit=log.emit) as stops:
+                yield Session(folder, config, log, clock, governor, stops, store, state, found, retrain_changed)
+
+
+def _listed(publisher: Publisher | None) -> tuple[Publisher, ...]:
+    return () if publisher is None else (publisher,)
