@@ -1,6 +1,7 @@
 """The command line: the same steps as the functions of ``import vesu``.
 
-Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no traceback), 130 interrupted.
+Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no traceback), 3 a run whose time was over
+before its work (its state is saved, its zip valid), 130 interrupted, 143 terminated.
 """
 
 import json
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Commands: TypeAlias = "_SubParsersAction[Parser]"
 
 __all__ = ["main"]
+
+STOPPED = 3
 
 # Imports of the stages sit inside the commands, so that `vesu --help` answers at once.
 
@@ -204,11 +207,13 @@ def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "
     summary = result.summary
     validation, search, ledger = summary.get("validation"), summary.get("search"), summary["ledger"]
     sealed = f"{len(result.submission.members)} masks, sha256 {result.submission.sha256[:16]}..."
+    if not result.finished:
+        print(f"stopped     the session's time is over; go on with --resume-from-checkpoint --out {result.folder}")
     if search:
         size = f"{search['candidates']} candidates x {search['max_iter']} iterations on {search['samples']} voxels"
         print(f"search      {size} in {search['seconds']:.1f} s")
         chosen_by = "volumes kept from training (they chose candidates and threshold)"
-    else:
+    elif summary["pipeline"] != "vesu":
         print(f"pipeline    {summary['pipeline']}: a historical scorer, nothing was trained")
         chosen_by = "labelled volumes"
     if validation:
@@ -221,6 +226,8 @@ def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "
     print(f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}...")
     print(f"report      {result.report or f'none: {result.report_problem}'}")
     print(f"elapsed     {summary['elapsed_s']:.1f} s")
+    if not result.finished:
+        raise SystemExit(STOPPED)
 
 
 def _print_score(validation: Mapping[str, Any]) -> None:

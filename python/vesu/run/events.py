@@ -145,6 +145,14 @@ class EventLog:
         """Merkle tree head, hexadecimal."""
         return self._ledger.root
 
+    def tree_head(self) -> str:
+        """The tree head as a C2SP checkpoint text, for manifests and standard output."""
+        return self._ledger.checkpoint()
+
+    def root_at(self, size: int) -> str:
+        """The Merkle tree head when the log had ``size`` records. Raises ArgumentError beyond its size."""
+        return self._ledger.root_at(size)
+
     def __enter__(self) -> Self:
         return self
 

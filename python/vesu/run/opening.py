@@ -40,7 +40,7 @@ def opened(
             found = find_checkpoint(
                 resume,
                 artefact=publisher,
-                output=folder / "checkpoints",
+                output=folder,
                 results_zip=folder / "results.zip",
                 emit=lambda name, /, **fields: looked.append((name, fields)),
             )
