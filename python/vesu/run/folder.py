@@ -18,6 +18,7 @@ OUTPUTS = (
     "inventory.json",
     "preflight.json",
     "leaderboard.json",
+    "score_ranking.json",
     "model.npz",
     "model.json",
     "segment",

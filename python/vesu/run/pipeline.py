@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ from vesu.run.plan import (
     split_pairs,
 )
 from vesu.run.progress import PHASES, PhaseProgress, Progress
+from vesu.run.ranking import ScoreRanking, pool_of, rank_pool
 from vesu.run.validation import ScoredVolume
 from vesu.segmentation import Segmentation, segment
 from vesu.submission import SubmissionReport, write_submission
@@ -126,6 +127,8 @@ class _Run:
     log: EventLog
     clock: Clock = field(default_factory=Clock)
     seconds: dict[str, float] = field(default_factory=dict)
+    ranking: ScoreRanking | None = None
+    """Of the candidates by the score itself, where that was asked for."""
 
     def execute(self) -> RunResult:
         started_ns, started = self.clock.ts_ns(), time.monotonic() - self.seconds["discovery"]
@@ -361,6 +364,7 @@ class _Run:
             "lipschitz": float(grid.lipschitz_),
             "isa": grid.simd_path_,
             "device": grid.device_,
+            **({"ranking": self.ranking.summary()} if self.ranking is not None else {}),
         }
 
     def _segment(
@@ -372,11 +376,14 @@ class _Run:
         grid: ElasticNetLogisticGrid,
     ) -> dict[str, Any]:
         chosen = split.validation[:CALIBRATION_VOLUMES]
-        with self._phase("segment", len(chosen) + len(inventory.tests)) as phase:
+        by_score = self.config.search.ranking == "score"
+        masks_to_rank = len(chosen) * len(pool_of(grid.leaderboard_, self.config.search)) if by_score else 0
+        with self._phase("segment", masks_to_rank + len(chosen) + len(inventory.tests)) as phase:
             self.log.emit("CALIBRATION_VOLUMES", used=len(chosen), held_out=len(split.validation))
             volumes = {pair.volume_id: self._cached_pair(pair, ids[pair.volume_id]) for pair in chosen}
             top_k = min(self.config.search.ensemble_size, int((~grid.diverged_).sum()))
-            ensemble = grid.model(top_k=top_k, feature_names=data.names)
+            order = self._rank(grid, data, volumes, lambda *_: phase.advance(1)) if by_score else None
+            ensemble = grid.model(top_k=top_k, feature_names=data.names, order=order)
             untuned = SurfaceModel(ensemble, self.spec, data.channels, self.config.segment.ladder)
             prior = stages.training_prior(data, self.config)
             tuned, validation = stages.calibrate(
@@ -390,6 +397,19 @@ class _Run:
                 self._segment_volume(test, model)
                 phase.advance(1)
             return validation
+
+    def _rank(
+        self,
+        grid: ElasticNetLogisticGrid,
+        data: stages.TrainingSet,
+        volumes: Mapping[str, tuple[Any, Any]],
+        on_mask: Callable[[int, str], None],
+    ) -> tuple[int, ...]:
+        """The order in which the ensemble takes its candidates, by the score itself (R45)."""
+        self.ranking = rank_pool(grid, data, self.spec, volumes, self.config, on_mask)
+        write_json_atomic(self.folder / "score_ranking.json", self.ranking.to_json())
+        self.log.emit("CANDIDATES_RANKED_BY_SCORE", **self.ranking.to_json())
+        return self.ranking.order
 
     def _write_scored(self, scored: ScoredVolume) -> None:
         write_unmatched(self.folder / "validation" / f"{scored.volume_id}.npz", scored)
