@@ -170,7 +170,7 @@ CHANGES = {
     "search.mutation_noise": "search.mutation_noise=0.1",
     "search.prune_quantile": "search.prune_quantile=0.2",
     "search.ensemble_size": "search.ensemble_size=5",
-    "segment.dust": "segment.dust.min_voxels=31",
+    "segment.dust.min_voxels": "segment.dust.min_voxels=31",
     "segment.calibration.metric": "segment.calibration.metric='f1'",
 }
 
@@ -229,7 +229,7 @@ def test_a_retrain_that_was_asked_for_does_what_depends_on_the_change(
     folder = shutil.copytree(taken[-1], tmp_path / "run")
     vesu.run(dataset, folder, config=other, display="none", cache=cache, resume="latest", retrain_changed=True)
     (said,) = events(folder, "RESUME_PARTIAL_RETRAIN")
-    assert (said["scope"], said["fields"]) == ("segment", ["segment.dust"])
+    assert (said["scope"], said["fields"]) == ("segment", ["segment.dust.min_voxels"])
     fresh = vesu.run(dataset, tmp_path / "fresh", config=other, display="none", cache=cache)
     assert result_of(folder) == result_of(fresh.folder)
 

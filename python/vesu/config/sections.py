@@ -104,6 +104,10 @@ class SearchConfig:
     """'balanced' weighs each class by the inverse of its share."""
     ensemble_size: int = 9
     """How many of the best candidates form the mean probability and its spread (R17)."""
+    ranking: Literal["objective", "score"] = "objective"
+    """By what the ensemble is chosen: the validation objective, or the competition's score of each one's masks."""
+    ranking_pool: int | None = None
+    """How many of the best candidates by the objective 'score' ranks anew; none is twice the ensemble."""
     solver: Literal["ista", "fista", "prox_newton"] = "ista"
     """'ista' is the faithful proximal gradient, 'fista' its faster form, 'prox_newton' goes to certified optima."""
     tol: float = 1e-6
@@ -153,6 +157,13 @@ class SearchConfig:
         for name, low in {**lows, "meta_neurons_growth": 0}.items():
             value = getattr(self, name)
             _require(f"search.{name}", value, low <= value <= 1 << 20, f"{low} to {1 << 20}")
+        pool, least = self.ranking_pool, self.ensemble_size
+        _require(
+            "search.ranking_pool",
+            pool,
+            pool is None or least <= pool <= 1 << 20,
+            f"none, or the ensemble's {least} or more",
+        )
         for name in ("min_delta", "mutation_noise"):
             value = getattr(self, name)
             _require(f"search.{name}", value, 0 <= value < math.inf, "0 or more")

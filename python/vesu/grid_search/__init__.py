@@ -3,7 +3,7 @@
 from vesu.grid_search.epochs import EpochSettings
 from vesu.grid_search.estimator import ElasticNetLogisticGrid
 from vesu.grid_search.interim import interim_model
-from vesu.grid_search.model import ProxFitModel
+from vesu.grid_search.model import ProxFitModel, ensemble_order
 from vesu.grid_search.search import IterationRecord
 from vesu.grid_search.selection import SelectionWeights
 from vesu.grid_search.solver import choose_device
@@ -17,5 +17,6 @@ __all__ = [
     "SearchState",
     "SelectionWeights",
     "choose_device",
+    "ensemble_order",
     "interim_model",
 ]

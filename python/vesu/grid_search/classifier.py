@@ -62,7 +62,9 @@ class GridClassifier(EstimatorConventions):
             raise ArgumentError(f"threshold: got {fixed}; accepted: 'selected', or a probability, 0 to 1")
         return np.float32(fixed)
 
-    def model(self, top_k: int = 1, *, feature_names: Sequence[str] | None = None) -> ProxFitModel:
+    def model(
+        self, top_k: int = 1, *, feature_names: Sequence[str] | None = None, order: Sequence[int] | None = None
+    ) -> ProxFitModel:
         """The best candidates as one frozen model.
 
         Parameters
@@ -72,16 +74,31 @@ class GridClassifier(EstimatorConventions):
             learners (R17); then the remaining candidates in order of rank. Diverged ones never.
         feature_names : sequence of str, optional
             Default: those of the data frame of the fit, else f0, f1, ...
+        order : sequence of int, optional
+            Candidates to take members from, best first, where another ranking than the leaderboard's is wanted.
+            Default: all, in the leaderboard's order.
 
         Raises
         ------
         ArgumentError
-            Not fitted, or ``top_k`` outside 1 to the number of candidates that did not diverge.
+            Not fitted; ``top_k`` outside 1 to the number of candidates that did not diverge (of those in ``order``);
+            a candidate in ``order`` that is none, that comes twice, or that diverged.
         """
         self._require_fit("model")
         known = getattr(self, "feature_names_in_", [f"f{i}" for i in range(self.n_features_in_)])
         names = tuple(known if feature_names is None else feature_names)
-        return ensemble(self.search_, self.leaderboard_, top_k, names)
+        table = self.leaderboard_ if order is None else _rows(self.leaderboard_, order)
+        return ensemble(self.search_, table, top_k, names)
+
+
+def _rows(table: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:
+    """The leaderboard's rows of some candidates, in their order."""
+    row_of = {int(row["candidate"]): place for place, row in enumerate(table) if not row["diverged"]}
+    wanted = list(order)
+    if not wanted or len(set(wanted)) < len(wanted) or not row_of.keys() >= set(wanted):
+        raise ArgumentError(f"order: got {wanted}; accepted: distinct candidates that did not diverge, at least one")
+    chosen: NDArray[Any] = table[[row_of[candidate] for candidate in wanted]]
+    return chosen
 
 
 def _log_odds(probability: Any) -> Any:

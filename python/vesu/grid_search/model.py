@@ -14,7 +14,7 @@ from vesu.grid_search.checks import float32_rows, integer
 from vesu.grid_search.npzfile import Archive, read_npz, write_npz
 from vesu.grid_search.search import Search
 
-__all__ = ["ProxFitModel", "ensemble"]
+__all__ = ["ProxFitModel", "ensemble", "ensemble_order"]
 
 FORMAT = "vesu-prox-fit/1"
 ARRAYS = {"coef": (np.float64, 2), "intercept": (np.float64, 1), "mean": (np.float64, 1), "scale": (np.float64, 1)}
@@ -165,14 +165,23 @@ class ProxFitModel:
         return read_npz(file, _build, format=FORMAT, max_member_bytes=MAX_MEMBER_BYTES)
 
 
-def ensemble(search: Search, table: NDArray[Any], top_k: int, feature_names: tuple[str, ...]) -> ProxFitModel:
-    """The best of a leaderboard as one model: first the best candidate of each meta-neuron, then the rest."""
+def ensemble_order(table: NDArray[Any]) -> NDArray[Any]:
+    """Rows in the order in which an ensemble takes them: first the first of each meta-neuron, then the rest.
+
+    The rows' own order says which is better; diverged ones are left out. So the spread is between learners (R17).
+    """
     table = table[~table["diverged"]]
-    top_k = integer("top_k", top_k, 1, len(table))
     _, first_of_neuron = np.unique(table["neuron"], return_index=True)
     is_later = np.ones(len(table), bool)
     is_later[first_of_neuron] = False
-    members = table[np.argsort(is_later, kind="stable")[:top_k]]
+    ordered: NDArray[Any] = table[np.argsort(is_later, kind="stable")]
+    return ordered
+
+
+def ensemble(search: Search, table: NDArray[Any], top_k: int, feature_names: tuple[str, ...]) -> ProxFitModel:
+    """The best of a table, leaderboard rows best first, as one model."""
+    ordered = ensemble_order(table)
+    members = ordered[: integer("top_k", top_k, 1, len(ordered))]
     chosen = members["candidate"]
     return ProxFitModel(
         coef=np.ascontiguousarray(search.params[chosen, :-1]),

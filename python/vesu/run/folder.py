@@ -22,6 +22,7 @@ OUTPUTS = (
     "preflight.json",
     "checkpoints",
     "leaderboard.json",
+    "score_ranking.json",
     "model.npz",
     "model.json",
     "segment",

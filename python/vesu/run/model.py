@@ -1,6 +1,7 @@
 """A trained surface model: everything needed to turn a CT volume into a mask, in two files."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from vesu.features import FeatureSpec, extract_features
 from vesu.grid_search import ProxFitModel
 from vesu.segmentation import Segmentation, SegmentConfig, segment
 
-__all__ = ["SurfaceModel", "VolumePrediction"]
+__all__ = ["FeatureSlab", "SurfaceModel", "VolumePrediction"]
 
 FORMAT = "vesu-surface-model/2"
 """2: the segmentation is a ladder of named steps."""
@@ -28,6 +29,18 @@ class VolumePrediction:
     """Mean probability of surface over the ensemble, in [0, 1]."""
     uncertainty: NDArray[np.float32]
     """Standard deviation over the ensemble (R17)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSlab:
+    """Some slices of a volume's features."""
+
+    slices: slice
+    """Which slices of the volume."""
+    inner: slice
+    """The same ones along z in ``values``, which has a neighbour more on either side for the spatial gradient."""
+    values: NDArray[np.float32]
+    """(channels, z, y, x)"""
 
 
 @dataclass(frozen=True)
@@ -69,30 +82,43 @@ class SurfaceModel:
         if not isinstance(volume, np.ndarray) or volume.ndim != 3 or 0 in volume.shape:
             got = f"shape {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
             raise ArgumentError(f"volume: got {got}; accepted: a 3-D numpy array with no axis of length 0")
+        probability = np.empty(volume.shape, np.float32)
+        uncertainty = np.empty(volume.shape, np.float32)
+        for slab in self.feature_slabs(volume, max_feature_bytes=max_feature_bytes, n_threads=n_threads):
+            mean, spread = self.prox.predict_volume(slab.values, n_threads=n_threads)
+            probability[slab.slices], uncertainty[slab.slices] = mean[slab.inner], spread[slab.inner]
+        return VolumePrediction(probability, uncertainty)
+
+    def feature_slabs(
+        self, volume: NDArray[Any], *, max_feature_bytes: int, n_threads: int | None = None
+    ) -> Iterator[FeatureSlab]:
+        """The features of a volume that the ensemble uses, z-slab by z-slab, none larger than ``max_feature_bytes``."""
         depth, height, width = volume.shape
         n_all, n_kept = len(self.spec.names), len(self.channels)
         # All channels are computed, and the kept ones copied where some were dropped.
         slice_bytes = 4 * (n_all + (n_kept if n_kept < n_all else 0)) * height * width
         # Two slices of every slab are its halo for the spatial gradient.
-        slab = max(1, min(depth, max_feature_bytes // slice_bytes - 2))
-        probability = np.empty(volume.shape, np.float32)
-        uncertainty = np.empty(volume.shape, np.float32)
-        for start in range(0, depth, slab):
-            stop = min(depth, start + slab)
+        thickness = max(1, min(depth, max_feature_bytes // slice_bytes - 2))
+        for start in range(0, depth, thickness):
+            stop = min(depth, start + thickness)
             low, high = max(0, start - 1), min(depth, stop + 1)
-            features = extract_features(volume, self.spec, z_range=(low, high), n_threads=n_threads)
-            mean, spread = self.predict_features(features.values, n_threads=n_threads)
-            probability[start:stop] = mean[start - low : stop - low]
-            uncertainty[start:stop] = spread[start - low : stop - low]
-        return VolumePrediction(probability, uncertainty)
+            inner = slice(start - low, stop - low)
+            # No name here: the dropped channels are gone before the next slab's are computed.
+            yield FeatureSlab(
+                slice(start, stop),
+                inner,
+                self._kept(extract_features(volume, self.spec, z_range=(low, high), n_threads=n_threads).values),
+            )
 
     def predict_features(
         self, values: NDArray[np.float32], *, n_threads: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation from a feature volume (all channels of ``spec``, z, y, x)."""
+        return self.prox.predict_volume(self._kept(values), n_threads=n_threads)
+
+    def _kept(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         whole = self.channels == tuple(range(values.shape[0]))
-        chosen = values if whole else values[list(self.channels)]
-        return self.prox.predict_volume(chosen, n_threads=n_threads)
+        return values if whole else values[list(self.channels)]
 
     def segment(self, volume: NDArray[Any], *, n_threads: int | None = None) -> Segmentation:
         """Mask of a CT volume: :meth:`predict`, then :func:`vesu.segment` with the model's own ladder."""

@@ -222,13 +222,14 @@ class _Run:
 
     def _best_submission(self) -> SubmissionReport:
         """Masks of the unfinished search where there is time for them, and the zip of the best of each volume."""
-        session, found = self.session, getattr(self, "unfinished", None)
-        if found is not None and session.state.search is not None and session.state.calibrated is None:
-            with suppress(VesuError):  # a fault here must not cost the zip that is there
-                done = segmenting.segment_provisionally(
-                    session, self.inventory.tests, found, self.cache, session.governor.until_packaging
-                )
-                session.log.emit("PROVISIONAL_MASKS", volumes=done, iter=session.state.search.iteration)
+        session, governor = self.session, self.session.governor
+        prepared = getattr(self, "prepared", None)
+        if prepared is not None and session.state.search is not None and session.state.calibrated is None:
+            # A fault here must not cost the zip that is there, and neither must the end of this time too.
+            with suppress(VesuError, StopRequested), governor.phase("segment"):
+                session.stops.rearm()
+                for done in segmenting.segment_provisionally(session, self.inventory.tests, prepared, self.cache):
+                    session.log.emit("PROVISIONAL_MASK", volume_id=done, iter=session.state.search.iteration)
         return self.safe.write("the time is over")
 
     # ---- the stairs
@@ -287,10 +288,12 @@ class _Run:
         )
         self.cache = self._open_cache()
         prepared = learning.prepare(session, split, self.cache, self.spec)
-        self.unfinished = prepared
+        self.prepared = prepared
         grid = learning.fit(session, prepared)
-        validation = segmenting.segment_all(session, inventory, prepared, self.cache, self.spec, grid)
-        return {"search": learning.search_entry(session, prepared.data, grid), "validation": validation}
+        found = segmenting.segment_all(session, inventory, prepared, self.cache, self.spec, grid)
+        ranking = {} if found.ranking is None else {"ranking": dict(found.ranking)}
+        search = learning.search_entry(session, prepared.data, grid) | ranking
+        return {"search": search, "validation": dict(found.validation)}
 
     def _baseline(self) -> dict[str, Any]:
         """Segment with a historical scorer: nothing is trained, and the labels there are only measure it (R32)."""

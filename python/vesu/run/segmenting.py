@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from vesu.run.learning import Prepared
 from vesu.run.model import SurfaceModel
 from vesu.run.outputs import StepSlices, diagnostics_entry, write_unmatched, write_views
 from vesu.run.plan import CALIBRATION_VOLUMES, scored_pairs
+from vesu.run.ranking import ScoreRanking, pool_of, rank_pool
 from vesu.run.safe_submission import ORIGINS
 from vesu.run.session import Session, file_sha512
 from vesu.run.state import MODEL_PARTS, Calibrated, MaskRecord
@@ -24,6 +25,8 @@ from vesu.run.validation import ScoredVolume
 from vesu.segmentation import Segmentation, segment
 
 __all__ = ["segment_all", "segment_by_scorer", "segment_in_reserve", "segment_provisionally"]
+
+SCORE_RANKING = "score_ranking.json"
 
 MaskOf = Callable[[TestVolume], None]
 """Makes the mask of a test volume and its evidence."""
@@ -36,23 +39,29 @@ def segment_all(
     cache: ArrayCache,
     spec: FeatureSpec,
     grid: ElasticNetLogisticGrid,
-) -> dict[str, Any]:
-    """Calibrate on validation volumes, then segment every test volume; the summary's entry on validation."""
-    held_out = prepared.split.validation
+) -> Calibrated:
+    """Calibrate on validation volumes, then segment every test volume; the model and what its validation measured."""
+    held_out, search = prepared.split.validation, session.config.search
     chosen = held_out[:CALIBRATION_VOLUMES]
-    with session.phase("segment", len(chosen) + len(inventory.tests)) as phase:
+    to_rank = len(chosen) * len(pool_of(grid.leaderboard_, search)) if search.ranking == "score" else 0
+    with session.phase("segment", to_rank + len(chosen) + len(inventory.tests)) as phase:
         session.log.emit("CALIBRATION_VOLUMES", used=len(chosen), held_out=len(held_out))
-        validation = _restored(session, chosen)
-        if validation is not None:
-            phase.advance(len(chosen))
+        calibrated = _restored(session, chosen)
+        if calibrated is not None:
+            phase.advance(to_rank + len(chosen))
         else:
-            top_k = min(session.config.search.ensemble_size, int((~grid.diverged_).sum()))
-            prox = grid.model(top_k=top_k, feature_names=prepared.data.names)
+            volumes = _cached_pairs(session, chosen, prepared.ids, cache)
+            ranking = _ranked(session, prepared, spec, grid, volumes, phase.advance) if to_rank else None
+            top_k = min(search.ensemble_size, int((~grid.diverged_).sum()))
+            order = None if ranking is None else ranking.order
+            prox = grid.model(top_k=top_k, feature_names=prepared.data.names, order=order)
             untuned = SurfaceModel(prox, spec, prepared.data.channels, session.config.segment.ladder)
-            validation = _calibrate(session, chosen, cache, prepared, untuned, lambda _: phase.advance(1))
+            calibrated = _calibrate(session, volumes, prepared, untuned, ranking, lambda _: phase.advance(1))
+            session.state.calibrated = calibrated
+            session.save("full")
         model = SurfaceModel.load(session.folder)
         _segment_tests(session, inventory.tests, lambda test: _segment_volume(session, test, model), phase.advance)
-        return validation
+        return calibrated
 
 
 def segment_by_scorer(session: Session, inventory: Inventory, cache: ArrayCache, ids: Mapping[str, stages.SourceIds]) -> dict[str, Any] | None:
@@ -94,23 +103,18 @@ def segment_in_reserve(session: Session, tests: Sequence[TestVolume], advance: C
 
 
 def segment_provisionally(
-    session: Session, tests: Sequence[TestVolume], prepared: Prepared, cache: ArrayCache, until: Callable[[], float]
-) -> int:
-    """Masks from the search as it stands, for as many volumes as the time allows; they never count as final (R33).
+    session: Session, tests: Sequence[TestVolume], prepared: Prepared, cache: ArrayCache
+) -> Iterator[str]:
+    """Masks from the search as it stands, volume by volume; they never count as final (R33).
 
-    Parameters
-    ----------
-    until : callable
-        Seconds that may still be spent; nothing is begun when it says 0 or less.
-
-    Returns
-    -------
-    int
-        How many volumes got one.
+    Yields
+    ------
+    str
+        The id of each volume that has got one.
     """
     state, data = session.state.search, prepared.data
-    if state is None or until() <= 0:
-        return 0
+    if state is None:
+        return
     make_folder(session.folder / ORIGINS["provisional"])
     prox = interim_model(
         state,
@@ -128,38 +132,52 @@ def segment_provisionally(
         volumes, untuned, session.config, stages.training_prior(data, session.config), lambda _: None
     )
     model = dataclasses.replace(untuned, segment_config=tuned)
-    done = 0
     for test in tests:
-        if until() <= 0:
-            break
         image = read_volume(test.image, n_threads=session.config.n_threads)
         mask = model.segment(image, n_threads=session.config.n_threads).mask
         write_volume(session.folder / ORIGINS["provisional"] / f"{test.volume_id}.tif", mask)
-        done += 1
-    return done
+        yield test.volume_id
 
 
-def _restored(session: Session, chosen: Sequence[Pair]) -> dict[str, Any] | None:
-    """Put the checkpoint's calibrated model back, if its evidence is here too; what its validation measured."""
+def _restored(session: Session, chosen: Sequence[Pair]) -> Calibrated | None:
+    """Put the checkpoint's calibrated model back, if its evidence is here too."""
     calibrated = session.state.calibrated
     evidence = [session.folder / "validation" / f"{pair.volume_id}.npz" for pair in chosen]
-    if calibrated is None or not all(path.exists() for path in evidence):
+    if calibrated is None:
+        return None
+    if calibrated.ranking is not None:
+        evidence.append(session.folder / SCORE_RANKING)
+    if not all(path.exists() for path in evidence):
         return None
     for name in MODEL_PARTS:
         write_bytes_atomic(session.folder / name, calibrated.files[name])
     session.log.emit("CALIBRATION_RESTORED", volumes=[pair.volume_id for pair in chosen])
-    return dict(calibrated.validation)
+    return calibrated
+
+
+def _ranked(
+    session: Session,
+    prepared: Prepared,
+    spec: FeatureSpec,
+    grid: ElasticNetLogisticGrid,
+    volumes: Mapping[str, tuple[Any, Any]],
+    advance: Callable[[float], None],
+) -> ScoreRanking:
+    """The candidates by the score itself, which is the order in which the ensemble takes them (R45)."""
+    ranking = rank_pool(grid, prepared.data, spec, volumes, session.config, lambda *_: advance(1))
+    write_json_atomic(session.folder / SCORE_RANKING, ranking.to_json())
+    session.log.emit("CANDIDATES_RANKED_BY_SCORE", **ranking.to_json())
+    return ranking
 
 
 def _calibrate(
     session: Session,
-    chosen: Sequence[Pair],
-    cache: ArrayCache,
+    volumes: Mapping[str, tuple[Any, Any]],
     prepared: Prepared,
     untuned: SurfaceModel,
+    ranking: ScoreRanking | None,
     on_volume: Callable[[str], None],
-) -> dict[str, Any]:
-    volumes = _cached_pairs(session, chosen, prepared.ids, cache)
+) -> Calibrated:
     prior = stages.training_prior(prepared.data, session.config)
     tuned, validation = stages.calibrate(
         volumes, untuned, session.config, prior, on_volume, lambda scored: _write_scored(session.folder, scored)
@@ -169,9 +187,8 @@ def _calibrate(
     session.log.emit("CALIBRATED", ladder=tuned.to_json(), validation=validation)
     files = {name: (session.folder / name).read_bytes() for name in MODEL_PARTS}
     # Through JSON, so that a session that goes on from here has the very same values.
-    session.state.calibrated = Calibrated(files, json.loads(json.dumps(validation)))
-    session.save("full")
-    return validation
+    measured, ranked = json.loads(json.dumps([validation, None if ranking is None else ranking.summary()]))
+    return Calibrated(files, measured, ranked)
 
 
 def _segment_tests(

@@ -90,6 +90,7 @@ class Session:
 
     def iterated(self, record: IterationRecord) -> None:
         """After an iteration of the search: hold its state, and write it down when due (R36)."""
+        self.stops.poll()
         self.state.search = record.state()
         if record.iteration == record.max_iter:
             self.save("full")
@@ -183,11 +184,10 @@ class Session:
         saved = self._saved.get(group)
         differences = [] if saved is None else compare_compat(saved, fields)
         if differences:
-            names = [each.field for each in differences]
-            changed = [{"field": each.field, "old": each.old, "new": each.new} for each in differences]
-            self.log.emit("RESUME_INCOMPATIBLE", differences=changed)
+            names, words = [each.field for each in differences], "; ".join(map(str, differences))
+            self.log.emit("RESUME_INCOMPATIBLE", fields=names, differences=words)
             if not self.retrain_changed:
-                raise ResumeIncompatible(differences)
+                raise ResumeIncompatible(f"RESUME_INCOMPATIBLE: {words}")
             scope = compatibility.scope_of(names)
             self.log.emit("RESUME_PARTIAL_RETRAIN", scope=scope, fields=names)
             self._forget(scope)

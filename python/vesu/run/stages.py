@@ -33,6 +33,7 @@ __all__ = [
     "calibrate",
     "epoch_rows",
     "fit_grid",
+    "fitted_ladder",
     "load",
     "sampled_rows",
     "training_prior",
@@ -268,7 +269,7 @@ def calibrate(
         shares = {"prior": prior, "density": density, "threshold": untuned.prox.threshold}
         measured.append(measure_calibration(found.probability, found.uncertainty, label, **shares))
         on_volume(volume_id)
-    tuned = _fitted(ladder, config, probabilities, labels, spreads)
+    tuned = fitted_ladder(ladder, config, probabilities, labels, spreads)
     masks = {
         volume_id: segment(probability, tuned, uncertainty=spreads.get(volume_id), n_threads=config.n_threads).mask
         for volume_id, probability in probabilities.items()
@@ -278,13 +279,14 @@ def calibrate(
     return tuned, {**entry, "calibration": functools.reduce(operator.add, measured).to_json()}
 
 
-def _fitted(
+def fitted_ladder(
     ladder: SegmentConfig,
     config: RunConfig,
     probabilities: Mapping[str, Array],
     labels: Mapping[str, Array],
     spreads: Mapping[str, Array],
 ) -> SegmentConfig:
+    """The ladder with the threshold rule that fits these volumes best; unchanged where no fit is asked for."""
     settings = config.segment.calibration
     if not settings.fit:
         return ladder

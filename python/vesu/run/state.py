@@ -36,6 +36,8 @@ class Calibrated:
     files: Mapping[str, bytes]
     """``model.npz`` and ``model.json``."""
     validation: Mapping[str, Any]
+    ranking: Mapping[str, Any] | None = None
+    """The summary of the ranking by score, where there was one."""
 
 
 @dataclass
@@ -76,6 +78,7 @@ class RunState:
             "dataset": self.dataset,
             "best": self.best,
             "validation": None if self.calibrated is None else dict(self.calibrated.validation),
+            "ranking": None if self.calibrated is None else self.calibrated.ranking,
             "masks": {name: vars(record) for name, record in self.masks.items()},
         }
         parts = {RUN_PART: _json(run), RNG_PART: _json(rng.capture())}
@@ -145,7 +148,7 @@ class RunState:
                 dataset=dict(run["dataset"]),
                 search=SearchState.load(io.BytesIO(checkpoint.read(SEARCH_PART))) if SEARCH_PART in names else None,
                 best=dict(run["best"]),
-                calibrated=Calibrated(files, run["validation"]) if complete else None,
+                calibrated=Calibrated(files, run["validation"], run["ranking"]) if complete else None,
                 masks={str(name): MaskRecord(**record) for name, record in run["masks"].items()},
                 rng=json.loads(checkpoint.read(RNG_PART)),
             )
