@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuts import Cut, result_of, snapshots
 
 import vesu
 from conftest import SMALL
+from cuts import Cut, result_of, snapshots
 from vesu.errors import ArgumentError, DataError, EvidenceError, ResumeIncompatible
 from vesu.ledger import iter_events, verify
 from vesu.run import session as session_module
@@ -57,7 +57,13 @@ def test_checkpoints_come_when_they_are_due(whole: tuple[RunResult, Path, list[P
             row for row in fit if row[0] == epoch and row[2] == "light"
         ]
         assert (epoch, 120, "full") in fit
-    assert {row["phase"] for row in written if row["kind"] == "full"} >= {"discovery", "load", "fit", "segment", "package"}
+    assert {row["phase"] for row in written if row["kind"] == "full"} >= {
+        "discovery",
+        "load",
+        "fit",
+        "segment",
+        "package",
+    }
 
 
 def test_the_manifest_holds_what_the_contract_names(whole: tuple[RunResult, Path, list[Path]]) -> None:  # R36
@@ -71,7 +77,10 @@ def test_the_manifest_holds_what_the_contract_names(whole: tuple[RunResult, Path
         *("dataset_context", "merkle_prev", "merkle_curr", "sha512_payload"),
     }
     assert (content["candidate_index"], content["candidate_total"], content["max_iter"]) == (134, 135, 120)
-    assert content["data_cursor"]["volumes_segmented"] == ["3", "4"] or len(content["data_cursor"]["volumes_segmented"]) == 2
+    assert (
+        content["data_cursor"]["volumes_segmented"] == ["3", "4"]
+        or len(content["data_cursor"]["volumes_segmented"]) == 2
+    )
     assert len(content["dataset_context"]["train"]) + len(content["dataset_context"]["validation"]) == 3
     assert len(content["compat"]) >= 20
     assert content["best_metrics"]["rank"] == 1
@@ -183,7 +192,9 @@ def test_what_changes_the_result_is_refused_by_name(
     folder = shutil.copytree(next(path for path in taken if path.name.endswith("fit-020")), tmp_path / "run")
     overrides = [*SMALL, "search.supervised_epochs=2", "seed=4", CHANGES[field]]
     other = vesu.load_config(overrides=overrides, environment={})
-    with pytest.raises(ResumeIncompatible, match=rf"^RESUME_INCOMPATIBLE: field {field}: checkpoint has .*this run has"):
+    with pytest.raises(
+        ResumeIncompatible, match=rf"^RESUME_INCOMPATIBLE: field {field}: checkpoint has .*this run has"
+    ):
         vesu.run(dataset, folder, config=other, display="none", cache=cache, resume="latest")
     assert CheckpointStore(folder / "checkpoints").latest() is not None  # nothing was lost by the refusal
 
@@ -332,7 +343,18 @@ def test_a_signal_saves_the_state_and_leaves_in_time(
     result, cache, _ = whole
     folder = tmp_path / "run"
     settings = [*SMALL, "search.supervised_epochs=2", "seed=4"]
-    command = [sys.executable, "-m", "vesu", "run", str(dataset), "--out", str(folder), "--cache", str(cache), "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "vesu",
+        "run",
+        str(dataset),
+        "--out",
+        str(folder),
+        "--cache",
+        str(cache),
+        "--quiet",
+    ]
     for setting in settings:
         command += ["--set", setting]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vesu.config import RunConfig
-from vesu.run.checkpoint import CheckpointStore, Publisher, find_checkpoint, publisher_from
+from vesu.run.checkpoint import CheckpointStore, Publisher, find_checkpoint
 from vesu.run.clock import SessionClock, session_start_ns
 from vesu.run.events import EventLog
 from vesu.run.folder import claimed

@@ -1,7 +1,6 @@
 """One run: discovery, preflight, load, features, search, segmentation, submission, and the evidence beside."""
 
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,9 +17,7 @@ from vesu.errors import ArgumentError, EvidenceError, VesuError
 from vesu.features import FeatureSpec
 from vesu.ledger import verify
 from vesu.run import compatibility, evidence, learning, rng, segmenting
-from vesu.run.checkpoint import Checkpoint
 from vesu.run.events import EventLog
-from vesu.run.folder import claimed
 from vesu.run.interrupts import StopRequested
 from vesu.run.opening import opened
 from vesu.run.outputs import printable, submission_entry
@@ -28,7 +25,6 @@ from vesu.run.plan import configured_split, phase_weights, scored_pairs
 from vesu.run.progress import PHASES, Progress
 from vesu.run.safe_submission import SafeSubmission
 from vesu.run.session import Session
-from vesu.run.state import RunState
 from vesu.submission import SubmissionReport
 
 __all__ = ["RunResult", "execute"]
@@ -186,7 +182,9 @@ class _Run:
     def _sealed(self, summary: dict[str, Any], submission: SubmissionReport) -> RunResult:
         """Close the log's account of this session, check the file, and write what a reader looks at first."""
         session, log = self.session, self.session.log
-        log.emit("RUN_END", status=summary["status"], elapsed_s=summary["elapsed_s"], submission_sha256=submission.sha256)
+        log.emit(
+            "RUN_END", status=summary["status"], elapsed_s=summary["elapsed_s"], submission_sha256=submission.sha256
+        )
         log.sync()
         checked = verify(log.path)
         if (checked.entries, checked.root) != (log.size, log.root):

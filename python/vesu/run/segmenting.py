@@ -64,7 +64,9 @@ def segment_all(
         return calibrated
 
 
-def segment_by_scorer(session: Session, inventory: Inventory, cache: ArrayCache, ids: Mapping[str, stages.SourceIds]) -> dict[str, Any] | None:
+def segment_by_scorer(
+    session: Session, inventory: Inventory, cache: ArrayCache, ids: Mapping[str, stages.SourceIds]
+) -> dict[str, Any] | None:
     """Masks by the configured historical scorer, scored where there are labels (R32)."""
     labelled = scored_pairs(inventory.pairs, session.config)
     validation = None
@@ -271,4 +273,3 @@ def _cached_pair(session: Session, pair: Pair, ids: stages.SourceIds, cache: Arr
         stages.cached_volume(pair.image, ids.image, cache, threads),
         stages.cached_volume(pair.label, ids.label, cache, threads),
     )
-

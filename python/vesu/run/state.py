@@ -94,7 +94,9 @@ class RunState:
         """The manifest's fields that follow from the state (R36)."""
         search = self.search
         total = 0 if search is None else search.n_neurons * search.problem.per_neuron
-        arrays = [] if search is None else [name for name, value in search.solver.items() if isinstance(value, np.ndarray)]
+        arrays = (
+            [] if search is None else [name for name, value in search.solver.items() if isinstance(value, np.ndarray)]
+        )
         held = {"part": RNG_PART}
         return {
             "run_id": self.run_id,
@@ -111,7 +113,7 @@ class RunState:
             "optimizer_state": {}
             if search is None
             else {"part": SEARCH_PART, "arrays": [f"solver.{name}" for name in arrays if name != "params"]},
-            "rng_states": {name: held for name in ("numpy", "python", "torch")},
+            "rng_states": dict.fromkeys(("numpy", "python", "torch"), held),
             "distillation_state": {},
             "best_metrics": self.best,
             "data_cursor": {
