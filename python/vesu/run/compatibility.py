@@ -34,7 +34,7 @@ def config_fields(config: RunConfig) -> dict[str, Any]:
             fields |= _flat("segment.calibration", dataclasses.asdict(config.segment.calibration))
         elif name == config.pipeline or not name.startswith("nx"):
             fields |= _flat(name, value)
-    return _plain(fields)
+    return {name: _plain(value) for name, value in fields.items()}
 
 
 def data_fields(

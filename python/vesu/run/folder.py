@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vesu.data.storage import is_temporary, make_folder
+from vesu.data.storage import make_folder, remove_abandoned
 from vesu.errors import DataError, FileError
 from vesu.run.checkpoint import CheckpointStore
 
@@ -123,6 +123,4 @@ def _clear(folder: Path, names: Iterable[str]) -> None:
     for name in FOLDERS:
         make_folder(folder / name)
     for left in (folder, *(folder / name for name in FOLDERS)):
-        for path in left.iterdir():  # what a killed session was writing
-            if is_temporary(path.name) and path.is_file():
-                path.unlink()
+        remove_abandoned(left)  # what a killed session was writing

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vesu.config import RunConfig
-from vesu.run.checkpoint import CheckpointStore, Publisher, find_checkpoint
-from vesu.run.clock import SessionClock, session_start_ns
+from vesu.run.checkpoint import CheckpointStore, Publisher, find_checkpoint, publisher_from
+from vesu.run.clock import Clock, SessionClock, session_start_ns
 from vesu.run.events import EventLog
 from vesu.run.folder import claimed
 from vesu.run.governor import Governor
@@ -32,7 +32,7 @@ def opened(
     FormatError, EvidenceError
         A checkpoint that does not hold a run; a log that does not verify.
     """
-    publisher = publisher_of(config.checkpoint.publish)
+    publisher = publisher_from(config.checkpoint.publish)
     with claimed(out, goes_on=resume is not None, restart=restart) as folder:
         looked: list[tuple[str, dict[str, Any]]] = []  # the log's run id stands in the checkpoint
         found = None
@@ -48,13 +48,14 @@ def opened(
         with EventLog(folder / "events.jsonl", run_id=state.run_id) as log:
             for name, fields in looked:
                 log.emit(name, **fields)
-            clock = SessionClock(session_started_ns=session_start_ns(), earlier_s=state.total_s)
-            governor = Governor(log.emit, config.time, clock)
+            clock = Clock()
+            lasted = SessionClock(clock, session_started_ns=session_start_ns(), earlier_s=state.total_s)
+            governor = Governor(log.emit, config.time, lasted)
             store = CheckpointStore(
                 folder / "checkpoints", keep=config.checkpoint.keep, emit=log.emit, publishers=_listed(publisher)
             )
             with stop_on_signals(governor, emit=log.emit) as stops:
-                yield Session(folder, config, log, clock, governor, stops, store, state, found, retrain_changed)
+                yield Session(folder, config, log, clock, lasted, governor, stops, store, state, found, retrain_changed)
 
 
 def _listed(publisher: Publisher | None) -> tuple[Publisher, ...]:

@@ -164,7 +164,7 @@ class _Run:
             "pipeline": session.config.pipeline,
             "seed": session.config.seed,
             "started_ns": str(self.started_ns),
-            "elapsed_s": session.clock.total_s(),
+            "elapsed_s": session.time.total_s(),
             "phases": [
                 {"name": name, "seconds": seconds[name], "weight": weights[name] / planned}
                 for name in PHASES
@@ -194,7 +194,7 @@ class _Run:
         return RunResult(session.folder, submission, summary, *self._report())
 
     def stop(self, reason: str) -> RunResult:
-        """End this session so that the next one goes on: state first, then the best zip that the time allows (R33, R36).
+        """End this session so that the next one goes on: state first, then the best zip there is time for (R33, R36).
 
         Raises
         ------

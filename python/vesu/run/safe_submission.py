@@ -34,7 +34,7 @@ class SafeSubmission:
     """
 
     def __init__(
-        self, folder: Path, expected: Mapping[str, tuple[int, ...]], log: EventLog, n_threads: int | None
+        self, folder: Path, expected: Mapping[str, tuple[int, int, int]], log: EventLog, n_threads: int | None
     ) -> None:
         self._folder, self._expected, self._log, self._n_threads = folder, dict(expected), log, n_threads
 

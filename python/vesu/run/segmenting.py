@@ -93,9 +93,10 @@ def segment_by_scorer(
 
 def segment_in_reserve(session: Session, tests: Sequence[TestVolume], advance: Callable[[float], None]) -> None:
     """Masks of a quick historical scorer, for a submission that must go out before the search is done (R33)."""
-    folder = session.folder / ORIGINS["scorer"]
+    folder, scorer = session.folder / ORIGINS["scorer"], session.config.time.fallback
+    assert scorer != "empty"
     make_folder(folder)
-    config = dataclasses.replace(session.config, pipeline=session.config.time.fallback)
+    config = dataclasses.replace(session.config, pipeline=scorer)
     for test in tests:
         path = folder / f"{test.volume_id}.tif"
         if not path.exists():

@@ -1,7 +1,6 @@
 """One session of a run: everything that stands beside the stairs, and the state that it hands on."""
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +13,8 @@ from vesu.errors import EvidenceError, FileError, ResumeIncompatible
 from vesu.grid_search import IterationRecord
 from vesu.ledger import parse_checkpoint
 from vesu.run import compatibility, evidence
-from vesu.run.checkpoint import Checkpoint, CheckpointStore, compare_compat
-from vesu.run.clock import SessionClock
+from vesu.run.checkpoint import Checkpoint, CheckpointStore, Kind, compare_compat
+from vesu.run.clock import Clock, SessionClock
 from vesu.run.events import EventLog
 from vesu.run.governor import Governor
 from vesu.run.interrupts import Stops
@@ -34,7 +33,9 @@ class Session:
     folder: Path
     config: RunConfig
     log: EventLog
-    clock: SessionClock
+    clock: Clock
+    time: SessionClock
+    """How long this session, and the run, has lasted."""
     governor: Governor
     stops: Stops
     store: CheckpointStore
@@ -62,8 +63,8 @@ class Session:
 
     @contextmanager
     def timed(self, name: str, steps: AbstractContextManager[P], device: str = "cpu") -> Iterator[P]:
-        """A phase with its events, its seconds, and at its end a checkpoint and a log that are safe on disk (R27, R36)."""
-        start = time.monotonic()
+        """A phase with its events and seconds, and at its end a checkpoint and a log safe on disk (R27, R36)."""
+        start = self.clock.monotonic()
         self.state.phase = name
         self.log.emit("PHASE_START", phase=name, device=device)
         if device == "cuda":
@@ -72,7 +73,7 @@ class Session:
             try:
                 yield phase
             finally:
-                self._measured(name, time.monotonic() - start)
+                self._measured(name, self.clock.monotonic() - start)
         if device == "cuda":
             self.log.emit("GPU_PHASE_END", phase=name, device=device, seconds=self.seconds[name])
         self.log.emit("PHASE_END", phase=name, device=device, seconds=self.seconds[name])
@@ -97,7 +98,7 @@ class Session:
         elif record.iteration % self.config.checkpoint.every_iterations == 0:
             self.save("light")
 
-    def save(self, kind: str) -> str:
+    def save(self, kind: Kind) -> str:
         """Write a checkpoint; the log is on disk before it, so that it never runs ahead of the evidence.
 
         Returns
@@ -110,7 +111,7 @@ class Session:
         A disk that refuses costs the checkpoint (``CHECKPOINT_FAILED``), not the run: the older ones still stand.
         """
         with self.stops.deferred():
-            self.state.total_s = self.clock.total_s()
+            self.state.total_s = self.time.total_s()
             self.log.sync()
             size, root, head = self.log.size, self.log.root, self.log.tree_head()
             fields = self.state.manifest(self.config.search.max_iter) | {

@@ -3,7 +3,7 @@
 from vesu.run.checkpoint.archive import CHECKPOINTS, write_results_zip
 from vesu.run.checkpoint.compat import Difference, compare_compat, require_compatible
 from vesu.run.checkpoint.files import Checkpoint, load_checkpoint
-from vesu.run.checkpoint.manifest import EMPTY_ROOT, MANIFEST, Manifest
+from vesu.run.checkpoint.manifest import EMPTY_ROOT, MANIFEST, Kind, Manifest
 from vesu.run.checkpoint.publisher import FolderPublisher, KaggleModelPublisher, Publisher, publisher_from
 from vesu.run.checkpoint.sources import find_checkpoint
 from vesu.run.checkpoint.store import CheckpointStore
@@ -17,6 +17,7 @@ __all__ = [
     "Difference",
     "FolderPublisher",
     "KaggleModelPublisher",
+    "Kind",
     "Manifest",
     "Publisher",
     "compare_compat",
