@@ -21,12 +21,12 @@ import numpy as np
 import vesu, vesu.volume
 from vesu.run.interrupts import StopRequested, stop_on_signals
 rng = np.random.default_rng(0)
-grey = rng.random((192, 192, 192), dtype=np.float32)
+grey = rng.random((256, 256, 256), dtype=np.float32)
 x = rng.standard_normal((400_000, 8)).astype(np.float32)
 y = (x[:, 0] > 0).astype(np.uint8)
 def morphology():
     while True:  # one call takes seconds
-        vesu.volume.closing(grey, 9, "ball")
+        vesu.volume.closing(grey, 12, "ball")
 def search():
     vesu.ElasticNetLogisticGrid(max_iter=100_000).fit(x, y, gradient=x)
 def say(*words):

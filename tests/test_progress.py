@@ -102,8 +102,12 @@ def test_measured_cost_moves_the_weights(log: EventLog) -> None:  # R34
     with progress.phase("fit", 4) as fit:
         clock.now_s += 100
         fit.advance(3)
-        # A quarter is left: 100/3 s by its own pace (three quarters' say), 90*speed/4 by the plan (a quarter's).
-        assert progress.remaining_estimate_s == pytest.approx(0.75 * 100 / 3 + 0.25 * 90 * speed / 4)
+        # A quarter is left: 100/3 s by its own pace, 90*speed/4 by the plan. Both are heard, the pace more: the
+        # logarithm of a step's cost varies by 0.5, that of the plan by log 2.
+        pace, prior = 1 / 0.5**2, math.log(2) ** -2
+        speed = (60 + 100 + 25) / (10 + 0.75 * 90 + 25)
+        log_s = (pace * math.log(100 / 0.75) + prior * math.log(90 * speed)) / (pace + prior)
+        assert progress.remaining_estimate_s == pytest.approx(math.exp(log_s) / 4)
         fit.advance()
     assert progress.remaining_estimate_s == 0
     assert progress.phase_seconds() == {"load": 60, "fit": 100}
@@ -131,14 +135,14 @@ def test_whatever_is_measured_it_never_goes_back_and_ends_at_100(work: list[Any]
         running.append(plan.start(name, units, now))
         for _ in range(units):
             now += cost / units
-            assert running[-1].set_done(running[-1].done_units + 1) is None
+            assert plan.step(running[-1], running[-1].done_units + 1, now) is None
             seen.append(plan.fraction())
         if not overlap or len(running) > 1:
             plan.finish(running.pop(0), now)
             seen.append(plan.fraction())
         assert math.fsum(plan.weights().values()) == pytest.approx(1, abs=1e-9)
         assert all(weight >= 0 for weight in plan.weights().values())
-        assert plan.remaining_s(now) >= 0
+        assert 0 <= plan.remaining(now).low_s <= plan.remaining(now).seconds <= plan.remaining(now).high_s
     for state in running:
         plan.finish(state, now)
         seen.append(plan.fraction())

@@ -4,29 +4,36 @@ How it stays true (requirement R34):
 
 - ``weights`` are expected costs in seconds of the phases that this run plans; a phase left out or at 0 is not planned.
   W_i is a phase's share of the whole.
-- When a phase ends, its measured seconds take the place of the expected ones, and what is expected of the phases
-  still to come is scaled by how much slower or faster this run has been so far (shrunk towards 1 while little was
-  measured). The weights follow, and ``PHASE_WEIGHT_CALIBRATION`` records old and new.
+- As a phase gets on, its own pace takes the place of what was expected of it, the more of its steps are done; what is
+  expected of the phases still to come is scaled by how much slower or faster this run has been so far (shrunk towards
+  1 while little was measured). The weights follow, and ``PHASE_WEIGHT_CALIBRATION`` records old and new at the end of a
+  phase, and in it when a weight has moved by a point.
 - A percentage that was shown never goes back. Where the new weights would take it back, the share already shown is
   kept for the phases done, and what is left of the hundred is divided among the others by their expected cost: from
   there on the number moves more slowly, and it still reaches 100 when all is done, never before.
+- Of a resumed run the work of earlier sessions counts as one more part, done, with the seconds that it took; the number
+  goes on where the saved state was.
+- The remaining time comes with a band, from how sure each cost is and how many steps have confirmed it.
 - The number on display is read back at each refresh and compared with the computed one. A difference, work beyond a
   phase's announced total, and a phase that ends with announced work undone, each give a
   ``PROGRESS_INTEGRITY_ALERT``; the display is put right and the run goes on: a fault of the display is evidence to
   keep, no reason to lose nine hours of work.
-- A thread logs ``GLOBAL_PROGRESS_REALTIME`` every few seconds, however long a kernel runs.
+- A thread logs ``GLOBAL_PROGRESS_REALTIME`` and ``HEARTBEAT`` every few seconds, however long a kernel runs.
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from vesu.errors import ArgumentError, VesuError
 from vesu.run.clock import Clock
 from vesu.run.display import make_display
-from vesu.run.events import EventLog, IterationLike
+from vesu.run.events import EventLog
+from vesu.run.heartbeat import Heartbeat, Ticker
+from vesu.run.phase_progress import FitProgress, PhaseProgress, postfix, units_at
 from vesu.run.weights import PHASES, PhaseState, Plan
 
 __all__ = ["PHASES", "FitProgress", "PhaseProgress", "Progress"]
@@ -36,6 +43,9 @@ TOLERANCE = 0.005
 
 #: PROGRESS_UPDATE is logged at each phase change and each time the whole run has moved by this many points.
 UPDATE_POINTS = 1.0
+
+#: Within a phase, weights that moved by this part since they were last recorded are recorded again.
+CALIBRATION_PART = 0.01
 
 #: R34 wants GLOBAL_PROGRESS_REALTIME at least this often.
 MAX_INTERVAL_S = 15.0
@@ -54,9 +64,16 @@ class Progress:
         ``auto`` shows a tqdm bar in a terminal and in a notebook; without tqdm it shows none and logs
         ``PROGRESS_DISPLAY_UNAVAILABLE`` once.
     min_interval_s : float
-        Seconds between two ``GLOBAL_PROGRESS_REALTIME``, at most 15.
+        Seconds between two ``GLOBAL_PROGRESS_REALTIME`` and ``HEARTBEAT``, at most 15.
     clock : Clock, optional
         For tests.
+    spreads : mapping of str to float, optional
+        How sure the expected seconds are: the standard deviation of their logarithm (default: a factor of 2).
+    earlier_s, earlier_parts, earlier_shown : optional
+        What earlier sessions of this run did, as :meth:`state` gave it to the checkpoint: seconds of each phase, the
+        part of its work that is done, and the percentage then shown. ``Progress(log, weights, **saved)``.
+    stall_factor : float
+        See :class:`vesu.run.heartbeat.Heartbeat`.
 
     Raises
     ------
@@ -66,20 +83,21 @@ class Progress:
     Notes
     -----
     Requirement R34; see the module's text for the formula and its calibration. Every event carries
-    ``global_progress_reel`` and ``train_progress_reel`` (percent), ``cursor`` and ``remaining_estimate_s``.
+    ``global_progress_reel`` and ``train_progress_reel`` (percent), ``cursor``, ``remaining_estimate_s`` and its band
+    ``remaining_low_s``, ``remaining_high_s``, which holds four of five.
     A failure of the thread's logging (a full disk) is raised by the next call in the run's own thread.
 
     Examples
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from vesu.run.events import EventLog, IterationLike
+    >>> from vesu.run.events import EventLog
     >>> with tempfile.TemporaryDirectory() as folder, EventLog(Path(folder, "events.jsonl"), run_id="demo") as log:
     ...     with Progress(log, {"load": 1, "features": 3}, display="none") as progress:
     ...         with progress.phase("load", total_units=4) as load:
     ...             load.advance(2)
-    ...             print(progress.global_progress_reel)
-    12.5
+    ...             print(load.fraction, 0 < progress.global_progress_reel < 50)
+    0.5 True
     """
 
     def __init__(
@@ -90,6 +108,11 @@ class Progress:
         display: Literal["auto", "tqdm", "none"] = "auto",
         min_interval_s: float = 5.0,
         clock: Clock | None = None,
+        spreads: Mapping[str, float] | None = None,
+        earlier_s: Mapping[str, float] | None = None,
+        earlier_parts: Mapping[str, float] | None = None,
+        earlier_shown: float = 0.0,
+        stall_factor: float = 4.0,
     ) -> None:
         if not 0.0 < min_interval_s <= MAX_INTERVAL_S:
             raise ArgumentError(
@@ -97,12 +120,20 @@ class Progress:
             )
         self._log = log
         self._clock = clock or Clock()
-        self._plan = Plan(weights)
-        self._interval_s = min_interval_s
+        self._plan = Plan(
+            weights,
+            spreads=spreads,
+            earlier_s=earlier_s,
+            earlier_parts=earlier_parts,
+            earlier_shown=earlier_shown / 100.0,
+        )
+        self._recorded = self._plan.weights()
+        self.heartbeat = Heartbeat(log.emit, interval_s=min_interval_s, stall_factor=stall_factor, clock=clock)
+        """Watches the running phase; ``heartbeat.around(...)`` names a long computation in it or beside it."""
+        self._ticker = Ticker(self._tick, min_interval_s)
+        self._listeners: list[Callable[[Mapping[str, Any]], object]] = []
         self._lock = threading.RLock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._failure: VesuError | None = None
+        self._failure: Exception | None = None
         self._started = self._clock.monotonic()
         self._cursor: dict[str, Any] = {}
         self._shown = 0.0
@@ -126,7 +157,9 @@ class Progress:
         """Progress of the phase ``fit`` in percent, from (epoch, candidate, iteration)."""
         with self._lock:
             state = self._plan.states.get("fit")
-            return 100.0 * state.fraction if state else 0.0
+            if state is None:
+                return 0.0
+            return 100.0 * (state.fraction if state.started_at is not None else self._plan.earlier_parts["fit"])
 
     @property
     def cursor(self) -> dict[str, Any]:
@@ -138,7 +171,12 @@ class Progress:
     def remaining_estimate_s(self) -> float:
         """Seconds that the work still to do is expected to take."""
         with self._lock:
-            return self._plan.remaining_s(self._clock.monotonic())
+            return self._plan.remaining(self._clock.monotonic()).seconds
+
+    def remaining_by_phase(self) -> dict[str, float]:
+        """Seconds that each phase is expected to take from here."""
+        with self._lock:
+            return self._plan.remaining_by_phase(self._clock.monotonic())
 
     @property
     def weights(self) -> dict[str, float]:
@@ -147,24 +185,49 @@ class Progress:
             return self._plan.weights()
 
     def phase_seconds(self) -> dict[str, float]:
-        """Measured seconds of the phases that are done."""
+        """Measured seconds of the phases that this session finished."""
         with self._lock:
             return {name: state.measured_s for name, state in self._plan.states.items() if state.done}
 
-    def snapshot(self) -> dict[str, Any]:
-        """The four numbers that are always shown together, by their names."""
+    def whole_costs(self) -> dict[str, float]:
+        """Seconds that each finished phase took in all sessions, going through it again not counted; for the costs."""
         with self._lock:
+            earlier = self._plan.earlier_s
+            return {
+                name: earlier.get(name, 0.0) + (0.0 if state.again else state.measured_s)
+                for name, state in self._plan.states.items()
+                if state.done and state.reason is None
+            }
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that the next session's number goes on: ``Progress(log, weights, **saved)``."""
+        with self._lock:
+            now, plan = self._clock.monotonic(), self._plan
+            seconds, parts = dict(plan.earlier_s), {}
+            for name, state in plan.states.items():
+                begun = state.started_at is not None
+                spent_s = state.measured_s if state.done else now - (state.started_at or 0.0) if begun else 0.0
+                seconds[name] = seconds.get(name, 0.0) + spent_s
+                parts[name] = 1.0 if state.again else state.fraction if begun else plan.earlier_parts[name]
+            return {"earlier_s": seconds, "earlier_parts": parts, "earlier_shown": self.global_progress_reel}
+
+    def snapshot(self) -> dict[str, Any]:
+        """The numbers that are always shown together, by their names."""
+        with self._lock:
+            remaining = self._plan.remaining(self._clock.monotonic())
             return {
                 "global_progress_reel": self.global_progress_reel,
                 "train_progress_reel": self.train_progress_reel,
                 "cursor": self.cursor,
-                "remaining_estimate_s": self.remaining_estimate_s,
+                "remaining_estimate_s": remaining.seconds,
+                "remaining_low_s": remaining.low_s,
+                "remaining_high_s": remaining.high_s,
             }
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def phase(self, name: str, total_units: float) -> Iterator["PhaseProgress"]:
+    def phase(self, name: str, total_units: float, *, done_units: float = 0.0) -> Iterator[PhaseProgress]:
         """Run one phase; what it measures calibrates the weights when it ends.
 
         Parameters
@@ -173,17 +236,26 @@ class Progress:
             A planned phase that has not run yet.
         total_units : float
             Work in the phase, in units that cost about the same each; 0 when there is nothing to do.
+        done_units : float
+            Of these, what earlier sessions did.
 
         Raises
         ------
         ArgumentError
             A phase that is not planned or has run before; a bad total.
         """
-        with self._run(name, total_units) as state:
+        with self._run(name, total_units, start_units=done_units) as state:
             yield PhaseProgress(self, state)
 
     @contextmanager
-    def fit(self, *, n_epochs: int, n_candidates: int | Sequence[int], max_iter: int) -> Iterator["FitProgress"]:
+    def fit(
+        self,
+        *,
+        n_epochs: int,
+        n_candidates: int | Sequence[int],
+        max_iter: int,
+        resume_from: Mapping[str, Any] | None = None,
+    ) -> Iterator[FitProgress]:
         """Run the phase ``fit``, whose progress follows from (epoch, candidate, iteration).
 
         Parameters
@@ -194,6 +266,8 @@ class Progress:
             Candidates of every epoch, or of each where the grid grows.
         max_iter : int
             Iterations of every candidate in each epoch.
+        resume_from : mapping, optional
+            Where an earlier session's search stood: ``epoch``, ``candidate_first``, ``candidate_index``, ``iter``.
 
         Raises
         ------
@@ -209,16 +283,26 @@ class Progress:
             raise ArgumentError(
                 f"n_candidates: got {len(by_epoch)} counts; accepted: one for each of {n_epochs} epochs"
             )
-        with self._run("fit", sum(by_epoch) * max_iter) as state:
+        keys = ("epoch", "candidate_first", "candidate_index", "iter")
+        start = units_at(by_epoch, max_iter, *(int(resume_from[key]) for key in keys)) if resume_from else 0
+        total = sum(by_epoch) * max_iter
+        n_steps = n_epochs * max_iter * (1 - start / total)  # all candidates of an epoch advance together
+        with self._run("fit", total, start_units=start, n_steps=n_steps) as state:
             yield FitProgress(self, state, by_epoch, max_iter)
 
     @contextmanager
-    def _run(self, name: str, total_units: float) -> Iterator[PhaseState]:
+    def _run(
+        self, name: str, total_units: float, *, start_units: float, n_steps: float | None = None
+    ) -> Iterator[PhaseState]:
         with self._lock:
-            state = self._plan.start(name, total_units, self._clock.monotonic())
+            state = self._plan.start(
+                name, total_units, self._clock.monotonic(), start_units=start_units, n_steps=n_steps
+            )
+            step_s = self._plan.step_s(state)
             self._moved(state, "started")
         try:
-            yield state
+            with self.heartbeat.around(name, expected_s=step_s):
+                yield state
         except BaseException:
             # What went wrong must reach the caller, even when the disk that refused it refuses this event too.
             with suppress(VesuError), self._lock:
@@ -230,21 +314,29 @@ class Progress:
     def _end(self, state: PhaseState) -> None:
         if not state.complete:
             self._alert("a phase ended before its announced work", state)
-        before = self._plan.weights()
+        before = self._recorded
         self._plan.finish(state, self._clock.monotonic())
         self._moved(state, "finished")
+        self._record_weights(state, before, state.measured_s)
+
+    def _record_weights(self, state: PhaseState, before: Mapping[str, float], measured_s: float) -> None:
+        self._recorded = self._plan.weights()
         self._log.emit(
             "PHASE_WEIGHT_CALIBRATION",
             phase=state.name,
             expected_s=state.expected_s,
-            measured_s=state.measured_s,
+            measured_s=measured_s,
             speed_factor=self._plan.speed_factor(),
             weights_before=before,
-            weights_after=self._plan.weights(),
+            weights_after=self._recorded,
             **self.snapshot(),
         )
 
     # -- reporting -------------------------------------------------------------------------------------------------
+
+    def on_beat(self, listener: Callable[[Mapping[str, Any]], object]) -> None:
+        """Have the thread call this with the :meth:`snapshot` at each beat: the time governor, the memory's monitor."""
+        self._listeners.append(listener)
 
     def beat(self) -> None:
         """Log ``GLOBAL_PROGRESS_REALTIME`` and refresh the display; the thread calls this every few seconds."""
@@ -253,11 +345,31 @@ class Progress:
             elapsed_s = self._clock.monotonic() - self._started
             self._log.emit("GLOBAL_PROGRESS_REALTIME", elapsed_s=elapsed_s, **self.snapshot())
 
+    def report(self, state: PhaseState, units: float, *, more: bool = False) -> None:
+        """A running phase says how many units are done, or how many more."""
+        with self._lock:
+            self._step(state, state.done_units + units if more else units, {})
+
+    def report_cursor(self, state: PhaseState, units: float, cursor: Mapping[str, Any]) -> None:
+        """The search says where it stands: ``TRAIN_CURSOR``."""
+        with self._lock:
+            self._step(state, units, cursor)
+            self._log.emit("TRAIN_CURSOR", **self.snapshot())
+
+    def explain(self, state: PhaseState, reason: str) -> None:
+        """A phase says why it ends before its announced work."""
+        with self._lock:
+            state.reason = reason
+
     def _step(self, state: PhaseState, done_units: float, cursor: Mapping[str, Any]) -> None:
-        problem = state.set_done(done_units)
+        problem = self._plan.step(state, done_units, self._clock.monotonic())
         if problem:
             self._alert(problem, state)
+        self.heartbeat.step(self._plan.step_s(state))
         self._moved(state, cursor=cursor)
+        now = self._plan.weights()
+        if max(abs(now[name] - before) for name, before in self._recorded.items()) > CALIBRATION_PART:
+            self._record_weights(state, self._recorded, state.paced_s)
 
     def _moved(self, state: PhaseState, change: str | None = None, cursor: Mapping[str, Any] | None = None) -> None:
         """After each step: raise what the thread met, move the cursor, refresh, log when due."""
@@ -278,7 +390,7 @@ class Progress:
         if computed < self._shown:
             self._check(self._shown, computed, "the computed progress went back")
         self._shown = computed
-        self._display.show(computed, _postfix(self.snapshot()))
+        self._display.show(computed, postfix(self.snapshot()))
         self._check(self._display.shown(), computed, "shown is not computed")
         return computed
 
@@ -300,16 +412,13 @@ class Progress:
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._beat_until_stopped, name="vesu-progress", daemon=True)
-        self._thread.start()
+        self._ticker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._ticker.stop()
         try:
             if error is None:
                 self.beat()
@@ -318,118 +427,15 @@ class Progress:
         finally:
             self._display.close()
 
-    def _beat_until_stopped(self) -> None:
-        while not self._stop.wait(self._interval_s):
+    def _tick(self, late_s: float) -> None:
+        """One beat of everything that beats; what fails is kept for the run's own thread, and the rest goes on."""
+        beats: list[Callable[[], object]] = [self.beat, partial(self.heartbeat.beat, late_s)]
+        beats += [partial(self._tell, listener) for listener in self._listeners]
+        for beat in beats:
             try:
-                self.beat()
-            except VesuError as failure:
-                # Kept for the run's own thread; the next beat tries again (a disk may get room).
+                beat()
+            except Exception as failure:  # noqa: BLE001  # a full disk may get room: the next beat tries again
                 self._failure = failure
 
-
-class PhaseProgress:
-    """The running phase, as :meth:`Progress.phase` hands it out."""
-
-    def __init__(self, progress: Progress, state: PhaseState) -> None:
-        self._progress = progress
-        self._state = state
-
-    @property
-    def fraction(self) -> float:
-        """Part of the phase that is done, 0 to 1."""
-        return self._state.fraction
-
-    def advance(self, units: float = 1.0) -> None:
-        """``units`` more are done; beyond the announced total the number stands still and an alert is logged."""
-        with self._progress._lock:
-            self._progress._step(self._state, self._state.done_units + units, {})
-
-    def set(self, fraction: float) -> None:
-        """This part of the phase, 0 to 1, is done; a smaller one than before changes nothing and is an alert.
-
-        Raises
-        ------
-        ArgumentError
-            Not between 0 and 1.
-        """
-        if not 0.0 <= fraction <= 1.0:
-            raise ArgumentError(f"fraction: got {fraction!r}; accepted: 0 to 1")
-        with self._progress._lock:
-            self._progress._step(self._state, fraction * self._state.total_units, {})
-
-    def finish(self, reason: str) -> None:
-        """The phase ends before its announced work for a good reason (convergence): no alert at its end."""
-        with self._progress._lock:
-            self._state.reason = reason
-
-
-class FitProgress(PhaseProgress):
-    """The running phase ``fit``, as :meth:`Progress.fit` hands it out; its units are iterations of one candidate."""
-
-    def __init__(self, progress: Progress, state: PhaseState, n_candidates: Sequence[int], max_iter: int) -> None:
-        super().__init__(progress, state)
-        self._n_candidates, self._max_iter = n_candidates, max_iter
-
-    def at(self, *, epoch: int, candidate_first: int, candidate_last: int, iteration: int) -> None:
-        """Move to (epoch, candidate, iteration) and log ``TRAIN_CURSOR``.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0.
-        candidate_first, candidate_last : int
-            The block that advances together, from 0, both counted; blocks run one after the other in an epoch.
-        iteration : int
-            Iterations that the block has done in this epoch, 1 to ``max_iter``.
-
-        Raises
-        ------
-        ArgumentError
-            Outside the announced counts.
-        """
-        n_epochs, iterations = len(self._n_candidates), self._max_iter
-        n = self._n_candidates[epoch] if 0 <= epoch < n_epochs else 0
-        if not (0 <= candidate_first <= candidate_last < n and 0 <= iteration <= iterations):
-            got = f"epoch {epoch}, candidates {candidate_first} to {candidate_last}, iteration {iteration}"
-            limits = f"{n_epochs} epochs, {max(self._n_candidates)} candidates, {iterations} iterations"
-            raise ArgumentError(f"cursor: got {got}; accepted: within {limits}")
-        cursor = {
-            "epoch": epoch,
-            "candidate_first": candidate_first,
-            "candidate_index": candidate_last,
-            "candidate_total": n,
-            "iter": iteration,
-            "max_iter": iterations,
-        }
-        before = sum(self._n_candidates[:epoch]) + candidate_first
-        done = before * iterations + (candidate_last - candidate_first + 1) * iteration
-        with self._progress._lock:
-            self._progress._step(self._state, done, cursor)
-            self._progress._log.emit("TRAIN_CURSOR", **self._progress.snapshot())
-
-    def on_record(self, record: IterationLike, epoch: int) -> None:
-        """:meth:`at`, from what the search reports after an iteration (``record.iteration`` counts from 1)."""
-        self.at(
-            epoch=epoch,
-            candidate_first=int(record.candidate_first),
-            candidate_last=int(record.candidate_last),
-            iteration=int(record.iteration),
-        )
-
-
-def _postfix(snapshot: Mapping[str, Any]) -> str:
-    cursor = snapshot["cursor"]
-    if "iter" in cursor:
-        where = (
-            f"epoch {cursor['epoch']} candidates {cursor['candidate_first']}-{cursor['candidate_index']} "
-            f"iter {cursor['iter']}/{cursor['max_iter']}"
-        )
-    elif cursor:
-        where = f"{cursor['phase']} {cursor['done']:g}/{cursor['total']:g}"
-    else:
-        where = "start"
-    return (
-        f"global_progress_reel={snapshot['global_progress_reel']:.2f}% "
-        f"train_progress_reel={snapshot['train_progress_reel']:.2f}% "
-        f"cursor=[{where}] remaining_estimate_s={snapshot['remaining_estimate_s']:.0f}"
-    )
+    def _tell(self, listener: Callable[[Mapping[str, Any]], object]) -> None:
+        listener(self.snapshot())
