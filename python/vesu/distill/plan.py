@@ -1,0 +1,31 @@
+"""What stands between saved parts and the objects of this run: differences first, changes only when there are none."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+__all__ = ["Difference", "Plan"]
+
+
+class Difference(NamedTuple):
+    """A field in which the saved state and this run's objects disagree."""
+
+    field: str
+    saved: Any
+    now: Any
+
+    @classmethod
+    def of_presence(cls, field: str, saved: bool) -> "Difference":
+        """Something that only one side has."""
+        return cls(field, "present" if saved else "absent", "absent" if saved else "present")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Differences found, and the changes to make if there are none, in order. Nothing is changed by making a plan."""
+
+    differences: list[Difference]
+    changes: list[Callable[[], object]] = field(default_factory=list)
+
+    def __add__(self, other: "Plan") -> "Plan":
+        return Plan(self.differences + other.differences, self.changes + other.changes)
