@@ -41,6 +41,10 @@ class SubmissionError(VesuError, ValueError):
     """A submission that the competition would reject; the message names the member and the reason."""
 
 
+class ResumeIncompatible(VesuError, ValueError):
+    """A checkpoint of another run than this one would be; the message names each field with its old and new value."""
+
+
 class InternalError(VesuError, RuntimeError):
     """A bug in vesu itself (a caught panic). Please report it with the message."""
 
@@ -54,6 +58,7 @@ __all__ = [
     "InternalError",
     "MemoryLimitError",
     "PreflightError",
+    "ResumeIncompatible",
     "SubmissionError",
     "VesuError",
 ]

@@ -1,17 +1,30 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all: the one place that opens surviving files for writing."""
 
 import contextlib
 import errno
 import json
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vesu.errors import ArgumentError, FileError, VesuError
 
-__all__ = ["atomic_write", "write_bytes_atomic", "write_json_atomic"]
+__all__ = [
+    "atomic_folder",
+    "atomic_write",
+    "is_temporary",
+    "make_folder",
+    "new_file",
+    "remove_tree_atomic",
+    "write_bytes_atomic",
+    "write_json_atomic",
+]
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -53,14 +66,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     final = Path(path)
     if not final.name:
         raise FileError(errno.EISDIR, "Is a directory", str(path))
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
+    temporary = _beside(final)
     try:
         with _opened(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(final)
-        _sync_folder(final.parent)
+        _sync(final.parent)
     except OSError as error:
         if isinstance(error, VesuError) and not _is_about(error, temporary):
             raise
@@ -137,6 +150,179 @@ def write_json_atomic(path: str | os.PathLike[str], obj: Any) -> None:
 
 
 @contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
+    """Fill a folder under a temporary name beside ``path`` and give it its name only when it is complete and on disk.
+
+    Parameters
+    ----------
+    path : path-like
+        The final name. The folder around it must exist, and nothing may stand under the name.
+    durable : bool
+        False leaves out every fsync: for what may be lost in a power cut and is verified when read (a cache).
+
+    Yields
+    ------
+    folder : Path
+        Under its temporary name; the body makes files in it with :func:`new_file`.
+
+    Raises
+    ------
+    FileError
+        The operating system refused a step, or something stands under the name; ``filename`` is the final name.
+
+    Notes
+    -----
+    R36. Every file is fsynced, then every folder, then comes the rename and the fsync of the folder around: after a
+    crash the whole folder is there or none. If the body raises, the temporary folder is removed; what a killed process
+    left behind is named as :func:`is_temporary` says.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as around:
+    ...     target = pathlib.Path(around, "state")
+    ...     with atomic_folder(target) as folder:
+    ...         with new_file(folder / "a.bin") as file:
+    ...             _ = file.write(b"whole")
+    ...         before = target.exists()
+    ...     before, (target / "a.bin").read_bytes()
+    (False, b'whole')
+    """
+    final = Path(path)
+    temporary = _beside(final)
+    try:
+        if os.path.lexists(final):
+            raise FileError(errno.EEXIST, "File exists", str(final))
+        temporary.mkdir()
+        yield temporary
+        if durable:
+            _sync_tree(temporary)
+        temporary.rename(final)
+        if durable:
+            _sync(final.parent)
+    except OSError as error:
+        if isinstance(error, VesuError) and not _is_about(error, temporary):
+            raise
+        raise FileError(error.errno, error.strerror or str(error), str(final)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that must not exist yet, in a folder of :func:`atomic_folder`, which makes it durable.
+
+    Parameters
+    ----------
+    path : path-like
+        The file's name.
+
+    Yields
+    ------
+    file : binary file
+        Open for writing and reading.
+
+    Raises
+    ------
+    FileError
+        The operating system refused a step; ``filename`` is the file's.
+    """
+    try:
+        with _opened(Path(path)) as file:
+            yield file
+    except OSError as error:
+        if isinstance(error, VesuError):
+            raise
+        raise FileError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those around it where they are missing, so that a power cut does not take them again.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder; one that exists is left as it is.
+
+    Raises
+    ------
+    FileError
+        The operating system refused a step, or something else stands under the name.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as around:
+    ...     make_folder(pathlib.Path(around, "a", "b"))
+    ...     pathlib.Path(around, "a", "b").is_dir()
+    True
+    """
+    folder = Path(path).absolute()
+    try:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        # The folder's own name is synced even where it exists: a process that died may have made it just now.
+        for each in reversed(missing or [folder]):
+            each.mkdir(exist_ok=True)
+            _sync(each.parent)
+    except OSError as error:
+        raise FileError(error.errno, error.strerror or str(error), str(folder)) from error
+
+
+def remove_tree_atomic(path: str | os.PathLike[str]) -> None:
+    """Remove a folder (or file) so that it is there whole or not at all, whenever the process or the machine dies.
+
+    Parameters
+    ----------
+    path : path-like
+        What to remove; nothing happens where it does not exist. A symbolic link goes, not what it names.
+
+    Raises
+    ------
+    FileError
+        The operating system refused a step; ``filename`` is ``path``.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as around:
+    ...     pathlib.Path(around, "a", "b").mkdir(parents=True)
+    ...     remove_tree_atomic(pathlib.Path(around, "a"))
+    ...     list(pathlib.Path(around).iterdir())
+    []
+    """
+    final = Path(path)
+    grave = _beside(final)
+    try:
+        try:
+            final.rename(grave)
+        except FileNotFoundError:
+            return
+        # Were its files' ends on disk before its own, a power cut would leave half of it under its name.
+        _sync(final.parent)
+        if grave.is_dir() and not grave.is_symlink():
+            shutil.rmtree(grave)
+        else:
+            grave.unlink()
+    except OSError as error:
+        raise FileError(error.errno, error.strerror or str(error), str(final)) from error
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is what a killed process left of a step of this module.
+
+    Examples
+    --------
+    >>> is_temporary(".state.0123456789ab.tmp"), is_temporary("state")
+    (True, False)
+    """
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def _beside(final: Path) -> Path:
+    return final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
+
+
+@contextlib.contextmanager
 def _opened(temporary: Path) -> Iterator[BinaryIO]:
     """A new file with the permissions that the user's umask gives."""
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -145,13 +331,25 @@ def _opened(temporary: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _sync_tree(folder: Path) -> None:
+    """Everything in a folder, then the folder."""
+
+    def refused(error: OSError) -> None:
+        raise error  # `os.walk` would leave the folder out
+
+    for here, _, files in os.walk(folder, topdown=False, onerror=refused):
+        for name in files:
+            _sync(Path(here, name))
+        _sync(Path(here))
+
+
 def _is_about(error: OSError, temporary: Path) -> bool:
-    return error.filename is not None and str(error.filename) == str(temporary)
+    return error.filename is not None and Path(str(error.filename)).is_relative_to(temporary)

@@ -1,0 +1,143 @@
+"""A checkpoint as a folder of files: written whole, read only where every digest holds."""
+
+import contextlib
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+from vesu.data.storage import atomic_folder, new_file
+from vesu.errors import ArgumentError, FileError, FormatError
+from vesu.run.checkpoint.manifest import MANIFEST, MAX_BYTES, Manifest, Part
+
+__all__ = ["Checkpoint", "folder_name", "load_checkpoint", "read_manifest", "sequence_of", "write_checkpoint"]
+
+_FOLDER = re.compile(r"ckpt-([0-9]{8,18})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose every part held its digest when it was loaded.
+
+    Examples
+    --------
+    >>> checkpoint = store.latest()  # doctest: +SKIP
+    >>> checkpoint.manifest.epoch, len(checkpoint.read("search.npz"))  # doctest: +SKIP
+    (2, 65536)
+    """
+
+    path: Path
+    """Its folder."""
+    manifest: Manifest
+
+    def read(self, part: str) -> bytes:
+        """One part's bytes, verified once more.
+
+        Raises
+        ------
+        ArgumentError
+            The manifest names no such part.
+        FileError
+            The file cannot be read.
+        FormatError
+            Its bytes are not those that were saved.
+        """
+        record = self.manifest.parts.get(part)
+        if record is None:
+            raise ArgumentError(f"part: got {part!r}; accepted: one of {sorted(self.manifest.parts)} ({self.path})")
+        with _opened(self.path / part) as file:
+            data = file.read(record.n_bytes + 1)
+        _check(self.path / part, Part.of(data), record)
+        return data
+
+
+def folder_name(sequence: int) -> str:
+    """Folder of the checkpoint of this number.
+
+    Examples
+    --------
+    >>> folder_name(12), sequence_of("ckpt-00000012"), sequence_of("ckpt-12")
+    ('ckpt-00000012', 12, None)
+    """
+    return f"ckpt-{sequence:08d}"
+
+
+def sequence_of(name: str) -> int | None:
+    """The number in a checkpoint folder's name; None for any other name."""
+    match = _FOLDER.fullmatch(name)
+    return int(match[1]) if match and folder_name(int(match[1])) == name else None
+
+
+def write_checkpoint(path: Path, manifest: Manifest, read: Callable[[str], bytes]) -> Checkpoint:
+    """Make the folder, whole and durable; ``read`` gives each part's bytes.
+
+    Raises
+    ------
+    FileError
+        The operating system refused a step, or something stands under the name.
+    FormatError
+        ``read`` gave other bytes than the manifest says.
+    """
+    with atomic_folder(path) as folder:
+        for name, record in manifest.parts.items():
+            data = read(name)
+            _check(path / name, Part.of(data), record)
+            with new_file(folder / name) as file:
+                file.write(data)
+        with new_file(folder / MANIFEST) as file:
+            file.write(manifest.encode())
+    return Checkpoint(path, manifest)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Open a checkpoint's folder and verify its manifest and every part.
+
+    Raises
+    ------
+    FileError
+        A file is missing or cannot be read.
+    FormatError
+        A file's content is not what was saved, or the folder's name carries another number than its manifest.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    for name, record in manifest.parts.items():
+        with _opened(folder / name) as file:
+            size = os.fstat(file.fileno()).st_size
+            # The digest of a file of another size is not worth its time.
+            sha512 = hashlib.file_digest(file, "sha512").hexdigest() if size == record.n_bytes else ""
+        _check(folder / name, Part(size, sha512), record)
+    return Checkpoint(folder, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest alone, verified; the parts may be anything. Raises as :func:`load_checkpoint`."""
+    with _opened(folder / MANIFEST) as file:
+        manifest = Manifest.decode(file.read(MAX_BYTES + 1), str(folder / MANIFEST))
+    number = sequence_of(folder.name)
+    if number is not None and number != manifest.sequence:
+        raise FormatError(f"{folder}: holds checkpoint {manifest.sequence}; accepted: that of its name")
+    return manifest
+
+
+def _check(path: Path, got: Part, record: Part) -> None:
+    if got.n_bytes != record.n_bytes:
+        raise FormatError(f"{path}: {got.n_bytes} bytes or more; accepted: the {record.n_bytes} that were saved")
+    if got != record:
+        raise FormatError(f"{path}: its content does not match its sha512")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """A regular file to read; a named pipe, say, would keep the caller waiting."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FormatError(f"{path}: not a regular file")
+            yield file
+    except OSError as error:
+        raise FileError(error.errno, error.strerror or str(error), str(path)) from error

@@ -1,0 +1,247 @@
+"""The generations of a run's checkpoints: saved atomically, rotated, the newest that verifies found (R36, R37)."""
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from vesu import _core
+from vesu.data.storage import is_temporary, make_folder, remove_tree_atomic
+from vesu.errors import ArgumentError, FileError, FormatError, VesuError
+from vesu.run.checkpoint.files import (
+    Checkpoint,
+    folder_name,
+    load_checkpoint,
+    read_manifest,
+    sequence_of,
+    write_checkpoint,
+)
+from vesu.run.checkpoint.manifest import EMPTY_ROOT, Kind, Manifest, Part
+from vesu.run.clock import Clock
+
+__all__ = ["CheckpointStore", "Emit"]
+
+_FILLED = frozenset({"ts_ns", "version", "sequence", "kind", "parts", "nonfinite", "format"})
+"""What the store itself puts into a manifest."""
+_IN_EVENTS = (
+    "sequence",
+    "kind",
+    "phase",
+    "epoch",
+    "candidate_first",
+    "candidate_index",
+    "iter",
+    "max_iter",
+    "sha512_payload",
+)
+_NOT_ITS_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EAGAIN})
+"""What a sound checkpoint can be refused with, by a process out of descriptors or a user without permission."""
+
+
+class Emit(Protocol):
+    """Takes an event, as :meth:`vesu.run.events.EventLog.emit` does."""
+
+    def __call__(self, name: str, /, **fields: Any) -> object: ...
+
+
+class CheckpointStore:
+    """Checkpoints of one run, in ``FOLDER/ckpt-00000001`` and so on.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made at the first save.
+    keep : int
+        Generations: a checkpoint goes when ``keep`` newer ones are there, a full one (or a pre-timeout one) only when
+        ``keep`` newer full ones are.
+    emit : callable, optional
+        Takes the events ``CHECKPOINT_WRITTEN``, ``LATEST_VALID_CKPT``, ``CHECKPOINT_REFUSED`` and
+        ``CHECKPOINT_ROTATION_FAILED``.
+    clock : Clock, optional
+        Where ``ts_ns`` comes from.
+
+    Raises
+    ------
+    ArgumentError
+        ``keep`` is no positive integer.
+
+    Notes
+    -----
+    R36, R37. One process at a time saves into a folder; any may read it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> fields = dict(run_id="demo", git_sha=None, phase="fit", epoch=0, iter=10, max_iter=120, candidate_index=134,
+    ...     candidate_total=135, model_state={"part": "search.npz"}, optimizer_state={"part": "search.npz"},
+    ...     rng_states={}, distillation_state={}, best_metrics={}, data_cursor={}, dataset_context={},
+    ...     merkle_curr=EMPTY_ROOT)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = CheckpointStore(folder)
+    ...     _ = store.save("light", fields, {"search.npz": b"state"})
+    ...     found = CheckpointStore(folder).latest()
+    ...     found.path.name, found.manifest.iter, found.read("search.npz")
+    ('ckpt-00000001', 10, b'state')
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        keep: int = 3,
+        emit: Emit | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if type(keep) is not int or keep < 1:
+            raise ArgumentError(f"keep: got {keep!r}; accepted: an integer, 1 or more")
+        self.folder = Path(folder)
+        self.keep = keep
+        self._emit: Emit = emit or _nobody
+        self._clock = clock or Clock()
+        self._full: dict[str, bool | None] = {}
+        """By folder name: full, light, or None for one that does not verify."""
+        self._last: Manifest | None = None
+
+    def save(self, kind: Kind, fields: Mapping[str, Any], parts: Mapping[str, bytes]) -> Checkpoint:
+        """Write the next checkpoint; on return it is durable.
+
+        Parameters
+        ----------
+        kind : {"light", "full", "pretimeout"}
+            What called for it.
+        fields : mapping
+            The fields of :class:`Manifest` except ``ts_ns``, ``version``, ``sequence``, ``kind`` and ``parts``, which
+            are the store's; ``merkle_prev`` is by default that of the checkpoint which this store saved or loaded last.
+        parts : mapping of str to bytes
+            The files beside the manifest.
+
+        Raises
+        ------
+        ArgumentError
+            A field that is missing, unknown, of a wrong type or out of range; a part that is not bytes or whose name
+            is no plain file name.
+        FileError
+            The operating system refused a step: the earlier checkpoints are untouched.
+        """
+        manifest = self._manifest(kind, fields, parts)
+        started = self._clock.monotonic()
+        make_folder(self.folder)
+        checkpoint = write_checkpoint(self.folder / folder_name(manifest.sequence), manifest, parts.__getitem__)
+        self._last = manifest
+        self._emit("CHECKPOINT_WRITTEN", **_described(checkpoint), seconds=self._clock.monotonic() - started)
+        self._rotate()
+        return checkpoint
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint whose manifest and parts all verify; None where there is none.
+
+        Every refused one is an event ``CHECKPOINT_REFUSED`` with its path and the reason, the chosen one
+        ``LATEST_VALID_CKPT``.
+
+        Raises
+        ------
+        FileError
+            The folder cannot be listed, or a file not be opened for a reason that says nothing about the checkpoint
+            (no permission, no descriptors left): an older state in its place would be work lost in silence.
+        """
+        refused = 0
+        for name in self._names():
+            try:
+                checkpoint = self.load(self.folder / name)
+            except VesuError as error:
+                if isinstance(error, FileError) and error.errno in _NOT_ITS_FAULT:
+                    raise
+                refused += 1
+                self._full[name] = None
+                self._emit("CHECKPOINT_REFUSED", path=str(self.folder / name), reason=str(error))
+                continue
+            self._emit("LATEST_VALID_CKPT", **_described(checkpoint), refused_newer=refused, fallback=refused > 0)
+            return checkpoint
+        return None
+
+    def load(self, path: str | os.PathLike[str]) -> Checkpoint:
+        """The checkpoint in this folder, verified.
+
+        Raises
+        ------
+        FileError
+            A file is missing or cannot be read.
+        FormatError
+            A file's content is not what was saved.
+        """
+        checkpoint = load_checkpoint(Path(path))
+        self._last = checkpoint.manifest
+        return checkpoint
+
+    def _manifest(self, kind: Kind, fields: Mapping[str, Any], parts: Mapping[str, bytes]) -> Manifest:
+        for name, data in parts.items():
+            if not isinstance(data, bytes):
+                raise ArgumentError(f"parts[{name!r}]: got {type(data).__name__}; accepted: bytes")
+        if taken := sorted(_FILLED & fields.keys()):
+            raise ArgumentError(f"fields: got {taken}; accepted: not what the store fills in, {sorted(_FILLED)}")
+        names = self._names()
+        try:
+            return Manifest(
+                **{"merkle_prev": self._last.merkle_curr if self._last else EMPTY_ROOT, **fields},
+                ts_ns=self._clock.ts_ns(),
+                version=_core.__version__,
+                sequence=(sequence_of(names[0]) or 0) + 1 if names else 1,
+                kind=kind,
+                parts={name: Part.of(data) for name, data in parts.items()},
+            )
+        except TypeError as error:  # a field too many or too few
+            raise ArgumentError(f"fields: {error}") from error
+
+    def _names(self) -> list[str]:
+        """Names of the checkpoints' folders, valid or not, the newest first."""
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise FileError(error.errno, error.strerror or str(error), str(self.folder)) from error
+        return sorted((name for name in names if sequence_of(name) is not None), key=lambda n: -(sequence_of(n) or 0))
+
+    def _rotate(self) -> None:
+        """Remove what nobody will ask for, and what killed processes left; the newest was just made durable."""
+        try:
+            left_behind = [path.name for path in self.folder.iterdir() if is_temporary(path.name)]
+            for name in (*self._beyond_keep(), *left_behind):
+                remove_tree_atomic(self.folder / name)
+        except OSError as error:  # the checkpoint is safe: that is what counts
+            self._emit("CHECKPOINT_ROTATION_FAILED", path=str(self.folder), reason=str(error))
+
+    def _beyond_keep(self) -> list[str]:
+        newer = newer_full = 0
+        old = []
+        for name in self._names():
+            full = self._is_full(name)
+            if newer >= self.keep and not (full and newer_full < self.keep):
+                old.append(name)
+            if full is not None:
+                newer, newer_full = newer + 1, newer_full + full
+        return old
+
+    def _is_full(self, name: str) -> bool | None:
+        """None for a checkpoint that was found damaged: it is no generation."""
+        if name not in self._full:
+            try:
+                self._full[name] = read_manifest(self.folder / name).kind != "light"
+            except FormatError:
+                self._full[name] = None
+        return self._full[name]
+
+
+def _nobody(name: str, /, **fields: Any) -> None:
+    """An event that nobody asked for."""
+
+
+def _described(checkpoint: Checkpoint) -> dict[str, Any]:
+    manifest = checkpoint.manifest
+    return {
+        "path": str(checkpoint.path),
+        **{name: getattr(manifest, name) for name in _IN_EVENTS},
+        "checkpoint_ts_ns": manifest.ts_ns,
+        "n_bytes": sum(part.n_bytes for part in manifest.parts.values()),
+    }
