@@ -58,8 +58,7 @@ def plan_optimizer(
     now = optimizer.state_dict()["param_groups"]
     now = [group | {"params": [trained[i][0] for i in group["params"]]} for group in now]
     differences = _group_differences(groups, now)
-    by_name = {name: parameter for name, parameter in trained.values()}
-    differences += _state_differences(state, by_name, saved["class"] in ELEMENTWISE)
+    differences += _state_differences(state, dict(trained.values()), saved["class"] in ELEMENTWISE)
     return Plan(differences, [lambda: _load(optimizer, groups, state, trained)])
 
 
@@ -88,9 +87,7 @@ def _group_differences(saved: list[dict[str, Any]], now: list[dict[str, Any]]) -
         for name in sorted(old.keys() ^ new.keys()):
             differences.append(Difference.of_presence(f"{where}.{name}", name in old))
         for name in sorted(old.keys() & new.keys()):
-            old_kind, new_kind = (
-                "tensor" if isinstance(v[name], torch.Tensor) else "no tensor" for v in (old, new)
-            )
+            old_kind, new_kind = ("tensor" if isinstance(v[name], torch.Tensor) else "no tensor" for v in (old, new))
             if old_kind != new_kind:
                 differences.append(Difference(f"{where}.{name}", old_kind, new_kind))
             elif name == "params" and old[name] != new[name]:

@@ -4,15 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from vesu.errors import ResumeIncompatible
+
 __all__ = ["Difference", "Plan"]
+
+MAX_NAMED = 20
 
 
 class Difference(NamedTuple):
     """A field in which the saved state and this run's objects disagree."""
 
     field: str
-    saved: Any
-    now: Any
+    old: Any
+    new: Any
 
     @classmethod
     def of_presence(cls, field: str, saved: bool) -> "Difference":
@@ -29,3 +33,18 @@ class Plan:
 
     def __add__(self, other: "Plan") -> "Plan":
         return Plan(self.differences + other.differences, self.changes + other.changes)
+
+    def check(self) -> None:
+        """Refuse, naming the fields, if there are differences.
+
+        Raises
+        ------
+        ResumeIncompatible
+            There are.
+        """
+        if not self.differences:
+            return
+        told = [f"field {field}: checkpoint has {old}, this run has {new}" for field, old, new in self.differences]
+        if len(told) > MAX_NAMED:
+            told[MAX_NAMED:] = [f"and {len(told) - MAX_NAMED} more"]
+        raise ResumeIncompatible(f"RESUME_INCOMPATIBLE: {'; '.join(told)}")

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, TypeAlias, cast
 
@@ -94,17 +95,19 @@ def _access(name: str, generator: Any) -> _Access:
         return _Access("random.Random", generator.getstate(), generator.setstate, lambda: random.Random().setstate)
     if generator is np.random or isinstance(generator, np.random.RandomState):
         state = generator.get_state(legacy=False)
-        bits = getattr(np.random, state["bit_generator"])
-        blank = lambda: np.random.RandomState(bits()).set_state  # noqa: E731 (beside its siblings)
-        return _Access(f"numpy.RandomState({state['bit_generator']})", state, generator.set_state, blank)
+        kind = state["bit_generator"]
+        make = getattr(np.random, kind)
+        return _Access(
+            f"numpy.RandomState({kind})", state, generator.set_state, lambda: np.random.RandomState(make()).set_state
+        )
     if isinstance(generator, np.random.Generator):
-        bits = generator.bit_generator
+        bits: Any = generator.bit_generator
         seeds = bits.seed_seq if isinstance(bits.seed_seq, np.random.SeedSequence) else None
         return _Access(f"numpy.{type(bits).__name__}", bits.state, _setter(bits), lambda: _setter(type(bits)()), seeds)
     if isinstance(generator, torch.Generator):
         device = generator.device
-        blank = lambda: torch.Generator(device).set_state  # noqa: E731
-        return _Access(f"torch.Generator({device.type})", generator.get_state(), generator.set_state, blank)
+        kind = f"torch.Generator({device.type})"
+        return _Access(kind, generator.get_state(), generator.set_state, lambda: torch.Generator(device).set_state)
     kinds = "numpy.random.Generator or RandomState, random.Random, torch.Generator"
     raise ArgumentError(f"{name}: got {type(generator).__name__}; accepted: {kinds}")
 
@@ -177,5 +180,5 @@ def _plan_cuda(saved: list[Any]) -> Plan:
     plan = Plan([])
     for i, (state, now) in enumerate(zip(saved, _cuda_states(), strict=False)):
         _check_alike(state, now, f"rng.cuda.{i}")
-        plan += Plan([], [lambda i=i, state=state: torch.cuda.set_rng_state(state, i)])
+        plan += Plan([], [partial(torch.cuda.set_rng_state, state, i)])
     return plan

@@ -89,7 +89,9 @@ class TreeWriter:
         if kind in (dict, OrderedDict):
             if all(type(key) is str and not key.startswith("$") for key in value):
                 return {key: self.encode(v, f"{path}.{key}", depth + 1) for key, v in value.items()}
-            return {"$items": [[self._key(k, path), self.encode(v, f"{path}.{k}", depth + 1)] for k, v in value.items()]}
+            return {
+                "$items": [[self._key(k, path), self.encode(v, f"{path}.{k}", depth + 1)] for k, v in value.items()]
+            }
         if isinstance(value, torch.Tensor):
             return {"$tensor": self.add(value, path)}
         if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biuf":
@@ -136,12 +138,11 @@ class TreeReader:
     def __init__(self, part: str, data: bytes) -> None:
         load = _safetensors().load
         self._part = part
-        self._unused: set[str] = set()
         try:
             self._tensors: dict[str, torch.Tensor] = load(bytes(data))
-        except Exception as error:  # noqa: BLE001 (whatever its parser raises on bytes from outside)
+        except Exception as error:  # whatever its parser raises on bytes from outside
             raise FormatError(f"{part}: not a safetensors file: {error}") from error
-        self._unused.update(self._tensors)
+        self._unused = set(self._tensors)
 
     def tensor(self, name: Any, path: str) -> "torch.Tensor":
         """The tensor of that name.

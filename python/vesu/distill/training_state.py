@@ -200,8 +200,7 @@ def restore(
     plan += _plan_plain("scaler", document["scaler"], readers["optimizer"], scaler)
     plan += plan_rng(readers["rng"].decode(document["rng"], "rng"), generators or {})
     cursor = _checked_cursor(readers["rng"].decode(document["cursor"], "cursor"), FormatError)
-    if plan.differences:
-        raise ResumeIncompatible(plan.differences)
+    plan.check()
     for reader in readers.values():
         reader.finish()
     _tell_environment(document["environment"], _environment(model), emit)
