@@ -34,7 +34,8 @@ class _Access:
 
     def describe(self) -> dict[str, Any]:
         """Plain values and tensors; ``children`` because what ``spawn`` hands out next is not in numpy's own state."""
-        children = {"seed": _seed(self.seeds), "spawned": self.seeds.n_children_spawned} if self.seeds else None
+        spawned = self.seeds.n_children_spawned if self.seeds else 0
+        children = {"seed": _seed(self.seeds), "spawned": spawned} if spawned else None
         return {"kind": self.kind, "state": self.state, "children": children}
 
 
@@ -130,18 +131,18 @@ def _plan_one(saved: Any, now: _Access, where: str) -> Plan:
 
 
 def _plan_children(saved: Any, seeds: np.random.SeedSequence | None, where: str) -> Plan:
-    if saved is None:
-        return Plan([])
-    members(saved, where, {"seed": str, "spawned": int})
-    if not 0 <= saved["spawned"] <= MAX_SPAWNED:
-        raise FormatError(f"{where}.spawned: got {saved['spawned']}; accepted: 0 to {MAX_SPAWNED}")
     now = seeds.n_children_spawned if seeds else 0
-    if saved["spawned"] and saved["seed"] != _seed(seeds):
+    if saved is None:
+        return Plan([Difference(f"{where}.spawned", 0, now)] if now else [])
+    members(saved, where, {"seed": str, "spawned": int})
+    if not 0 < saved["spawned"] <= MAX_SPAWNED:
+        raise FormatError(f"{where}.spawned: got {saved['spawned']}; accepted: 1 to {MAX_SPAWNED}")
+    if saved["seed"] != _seed(seeds):
         return Plan([Difference(f"{where}.seed", saved["seed"], _seed(seeds))])
-    if saved["spawned"] < now:
+    if saved["spawned"] < now:  # what was handed out cannot be taken back
         return Plan([Difference(f"{where}.spawned", saved["spawned"], now)])
     missing = saved["spawned"] - now
-    return Plan([], [lambda: cast(np.random.SeedSequence, seeds).spawn(missing)] if missing else [])
+    return Plan([], [partial(cast(np.random.SeedSequence, seeds).spawn, missing)] if missing else [])
 
 
 def _seed(seeds: np.random.SeedSequence | None) -> str:

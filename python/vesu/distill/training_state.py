@@ -117,8 +117,8 @@ def capture(
     writers = {name: TreeWriter() for name in TENSOR_PARTS}
     document = {
         "format": FORMAT,
-        "environment": _environment(model),
         "model": write_module(model, writers["model"], "model"),
+        "environment": _environment(model),
         "ema": None if ema is None else write_module(ema, writers["ema"], "ema"),
         "optimizer": write_optimizer(optimizer, model, writers["optimizer"]),
         "scheduler": _write_plain("scheduler", scheduler, writers["optimizer"]),
