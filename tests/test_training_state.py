@@ -13,6 +13,7 @@ safetensors_torch = pytest.importorskip("safetensors.torch", reason="needs safet
 
 from checkpoint_fields import fields  # noqa: E402
 from training_case import N_STEPS, Training, one_thread_fixture, outcome  # noqa: E402, F401 (a fixture is found by name)
+from vesu.distill.plan import Plan  # noqa: E402
 from vesu.distill.training_state import PARTS  # noqa: E402
 from vesu.errors import FormatError, ResumeIncompatible  # noqa: E402
 from vesu.run.checkpoint import CheckpointStore  # noqa: E402
@@ -208,3 +209,18 @@ def test_every_field_left_as_it_was_before_changes_the_weights(saved, whole, fie
         parts[RNG] = safetensors_torch.save(kept)
     parts["training.json"] = json.dumps(document).encode()
     assert Training(seed=1000).restore(parts).finish().weights() != whole[0][0]
+
+
+N_CHANGES = len(("model", "ema", "optimizer", "scheduler", "scaler")) + len(GENERATORS)
+
+
+@pytest.mark.parametrize("left_out", range(N_CHANGES))
+def test_every_change_left_out_changes_the_weights(saved, whole, monkeypatch, left_out):  # R37, negative control
+    """A restore that forgets one of its steps is noticed, whichever it is."""
+
+    def check(plan):
+        assert len(plan.changes) - len(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ()) == N_CHANGES
+        del plan.changes[left_out]
+
+    monkeypatch.setattr(Plan, "check", check)
+    assert Training(seed=1000).restore(saved[0][4]).finish().weights() != whole[0][0]

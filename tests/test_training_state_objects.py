@@ -1,6 +1,7 @@
 """What a training state takes: optimizers, schedules, tensors of every type, ties, generators (R36, R37)."""
 # ruff: noqa: NPY002 (numpy's global generator is one of those that must go on)
 
+import math
 import random
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn, optim  # noqa: E402
 from torch.optim import lr_scheduler  # noqa: E402
 
 from training_case import Training, bits, one_thread_fixture  # noqa: E402, F401 (a fixture is found by name)
+from vesu.data.machine import gpu_problem  # noqa: E402
 from vesu.distill.training_state import capture, restore  # noqa: E402
 from vesu.errors import ArgumentError, ResumeIncompatible  # noqa: E402
 
@@ -161,6 +163,26 @@ def test_a_schedule_of_what_is_no_value_is_refused_by_name():  # R36
         capture(model, optimizer, scheduler, cursor=CURSOR)
 
 
+@pytest.mark.parametrize("scheduler", [7, "builtin"])
+def test_a_schedule_without_a_state_is_refused_by_name(scheduler):
+    model = layers()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    if scheduler == "builtin":
+        scheduler = lr_scheduler.LambdaLR(optimizer, math.exp)
+    with pytest.raises(ArgumentError, match=f"scheduler: got {type(scheduler).__name__} without a state_dict"):
+        capture(model, optimizer, scheduler, cursor=CURSOR)
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer", "ema"])
+def test_objects_of_a_wrong_kind_are_refused_by_name(name):
+    model = layers()
+    given = {"model": model, "optimizer": optim.SGD(model.parameters()), "ema": None, name: {"a": 1}}
+    with pytest.raises(ArgumentError, match=f"{name}: got dict; accepted: a torch"):
+        capture(**given, cursor=CURSOR)
+    with pytest.raises(ArgumentError, match=f"{name}: got dict; accepted: a torch"):
+        restore({}, **given)
+
+
 # ---- tensors of every kind ----
 
 
@@ -306,6 +328,51 @@ def test_a_gaussian_kept_for_later_is_kept():
     random.seed(2), np.random.seed(2)
     restore(parts, m, o)
     assert (random.gauss(), np.random.normal()) == expected
+
+
+def test_each_gpu_has_a_generator_that_goes_on(monkeypatch):  # R36, with the calls that a GPU would answer
+    states = [torch.arange(16, dtype=torch.uint8) + i for i in range(2)]
+    set_again = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(states))
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [state.clone() for state in states])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: set_again.append((device, state.tolist())))
+    parts = capture(m := layers(), o := optim.SGD(m.parameters()), cursor=CURSOR)
+    restore(parts, m, o)
+    assert set_again == [(i, state.tolist()) for i, state in enumerate(states)]
+    states.pop()  # a machine of fewer
+    with pytest.warns(UserWarning, match="cuda_devices was 2 at the checkpoint and is 1 now"):
+        restore(parts, m, o)
+    assert [device for device, _ in set_again] == [0, 1, 0]
+
+
+def test_a_training_on_a_gpu_resumes_exactly():  # R37
+    if problem := gpu_problem():
+        pytest.skip(f"no GPU: {problem}")
+
+    def build():
+        model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(), nn.Linear(8, 1)).cuda()
+        rate = torch.tensor(0.01, device="cuda")
+        return model, optim.AdamW(model.parameters(), lr=rate, fused=True), torch.amp.GradScaler("cuda")
+
+    def train(model, optimizer, scaler, steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            scaler.scale(model(torch.randn(16, 8, device="cuda")).square().mean()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+    torch.manual_seed(0)
+    train(*(whole := build()), 4)
+    torch.manual_seed(0)
+    train(*(first := build()), 2)
+    parts = capture(first[0], first[1], None, first[2], cursor=CURSOR)
+    torch.manual_seed(1)
+    model, optimizer, scaler = build()
+    restore(parts, model, optimizer, None, scaler)
+    train(model, optimizer, scaler, 2)
+    assert optimizer.param_groups[0]["lr"].device.type == "cuda"
+    assert bits(model.cpu()) == bits(whole[0].cpu())
 
 
 def test_what_is_no_generator_is_refused():

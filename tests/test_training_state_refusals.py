@@ -3,9 +3,11 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,7 +195,7 @@ def test_hostile_json_is_refused(parts, message):
 WRONG_VALUES = {
     ("rng", "numpy", "state", "state", "pos"): (10**6, -1, "x", None),  # numpy would read beyond its buffer
     ("rng", "numpy", "state", "state", "key", "$array", 2): ([1, 2], [[1]], "x"),
-    ("rng", "numpy", "state", "state", "key", "$array", 0): ("object", "V8", 7),
+    ("rng", "numpy", "state", "state", "key", "$array", 0): ("object", "U999999999", 7, ["uint32"]),
     ("rng", "python", "state", "$tuple", 0): (99,),
     ("rng", "python", "state", "$tuple", 1, "$tuple", 624): (10**6, -1),
     ("rng", "torch", "state", "$tensor"): ("no such", 3, None),
@@ -242,7 +244,7 @@ def test_flipped_bytes_are_refused_or_make_another_state(parts):
     assert refused > 80
 
 
-# ---- packages ----
+# ---- packages, documents ----
 
 
 def test_torch_and_safetensors_load_only_when_used():
@@ -258,3 +260,9 @@ def test_without_safetensors_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(MissingSafetensorsError, match="pip install safetensors"):
         capture(m := nn.Linear(1, 1), optim.SGD(m.parameters()), cursor=CURSOR)
+
+
+def test_the_documented_training_runs():
+    text = (Path(__file__).resolve().parents[1] / "docs" / "training_state.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(block, "training_state.md", "exec"), {})

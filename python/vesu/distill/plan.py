@@ -9,6 +9,7 @@ from vesu.errors import ResumeIncompatible
 __all__ = ["Difference", "Plan"]
 
 MAX_NAMED = 20
+MAX_TEXT = 200
 
 
 class Difference(NamedTuple):
@@ -44,7 +45,14 @@ class Plan:
         """
         if not self.differences:
             return
-        told = [f"field {field}: checkpoint has {old}, this run has {new}" for field, old, new in self.differences]
+        told = [
+            f"field {d.field}: checkpoint has {_short(d.old)}, this run has {_short(d.new)}" for d in self.differences
+        ]
         if len(told) > MAX_NAMED:
             told[MAX_NAMED:] = [f"and {len(told) - MAX_NAMED} more"]
         raise ResumeIncompatible(f"RESUME_INCOMPATIBLE: {'; '.join(told)}")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."

@@ -22,6 +22,12 @@ DTYPES = (
 )
 """What safetensors holds and every supported torch computes with."""
 
+ARRAY_DTYPES = (
+    "float64",
+    "float32",
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (64, 32, 16, 8)),
+    "bool",
+)
 ACCEPTED = "accepted: tensors, numbers, strings, None, and lists, tuples and dicts of them"
 MAX_DEPTH = 64
 
@@ -94,7 +100,7 @@ class TreeWriter:
             }
         if isinstance(value, torch.Tensor):
             return {"$tensor": self.add(value, path)}
-        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biuf":
+        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.name in ARRAY_DTYPES:
             # Numbers of random generators: some hundred at most, better read than hidden.
             return {"$array": [value.dtype.name, list(value.shape), inner(np.ravel(value).tolist())]}
         raise ArgumentError(f"{path}: got {kind.__name__}; {ACCEPTED}")
@@ -204,9 +210,14 @@ class TreeReader:
                 return self.tensor(content, path)
             case "$array":
                 dtype, shape, values = content
-                array = np.array(self._decode(values, path), np.dtype(dtype)).reshape(shape)
-                return array if shape else array[()]
+                return self._array(dtype, shape, values, path)
         raise FormatError(f"{path}: no such tag: {tag!r} with {type(content).__name__}")
+
+    def _array(self, dtype: Any, shape: Any, values: Any, path: str) -> Any:
+        if dtype not in ARRAY_DTYPES:  # others could ask for more memory than there is
+            raise FormatError(f"{path}: got an array of {dtype!r}; accepted: {', '.join(ARRAY_DTYPES)}")
+        array = np.array(self._decode(values, path), np.dtype(dtype)).reshape(shape)
+        return array if shape else array[()]
 
 
 def json_bytes(value: Any) -> bytes:

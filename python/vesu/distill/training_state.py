@@ -114,6 +114,7 @@ def capture(
     >>> torch.equal(model[0].weight, whole)
     True
     """
+    _check_kinds(model, optimizer, ema)
     writers = {name: TreeWriter() for name in TENSOR_PARTS}
     document = {
         "format": FORMAT,
@@ -164,6 +165,8 @@ def restore(
 
     Raises
     ------
+    ArgumentError
+        An object of a wrong kind, as in :func:`capture`.
     ResumeIncompatible
         Names, shapes, types, ties, classes or kinds of generators that differ; the message names each.
     FormatError
@@ -192,6 +195,7 @@ def restore(
         ...
     vesu.errors.ResumeIncompatible: RESUME_INCOMPATIBLE: field optimizer.class: checkpoint has SGD, this run has Adam
     """
+    _check_kinds(model, optimizer, ema)
     document, readers = _open(parts)
     plan = plan_module(document["model"], readers["model"], model, "model")
     plan += _plan_ema(document["ema"], readers, ema)
@@ -207,9 +211,22 @@ def restore(
     for change in plan.changes:
         try:
             change()
-        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
             raise FormatError(f"training state: {error}; the objects are restored in part: build them anew") from error
     return cursor
+
+
+def _check_kinds(model: Any, optimizer: Any, ema: Any) -> None:
+    import torch
+
+    def check(name: str, given: Any, kind: type, accepted: str) -> None:
+        if not isinstance(given, kind):
+            raise ArgumentError(f"{name}: got {type(given).__name__}; accepted: {accepted}")
+
+    check("model", model, torch.nn.Module, "a torch module")
+    check("optimizer", optimizer, torch.optim.Optimizer, "a torch optimizer")
+    if ema is not None:
+        check("ema", ema, torch.nn.Module, "a torch module or None")
 
 
 def _open(parts: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, TreeReader]]:
@@ -238,7 +255,11 @@ def _write_plain(what: str, thing: Any, writer: TreeWriter) -> dict[str, Any] | 
     if thing is None:
         return None
     name = type(thing).__name__
-    return {"class": name, "state": writer.encode(thing.state_dict(), f"{what}.{name}")}
+    try:
+        state = thing.state_dict()
+    except AttributeError as error:  # it has none, or it is made of something that has none
+        raise ArgumentError(f"{what}: got {name} without a state_dict that works ({error}); accepted: one") from error
+    return {"class": name, "state": writer.encode(state, f"{what}.{name}")}
 
 
 def _plan_plain(what: str, saved: Any, reader: TreeReader, thing: Any) -> Plan:
