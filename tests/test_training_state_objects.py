@@ -376,6 +376,6 @@ def test_a_training_on_a_gpu_resumes_exactly():  # R37
 
 
 def test_what_is_no_generator_is_refused():
-    for wrong in (7, np.random, random):
+    for wrong in (7, np.random, random, random.SystemRandom()):
         with pytest.raises(ArgumentError, match=r"generators\['a'\]: got"):
             capture(m := layers(), optim.SGD(m.parameters()), cursor=CURSOR, generators={"a": wrong})

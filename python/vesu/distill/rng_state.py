@@ -71,7 +71,7 @@ def plan_rng(saved: Any, generators: Mapping[str, Any]) -> Plan:
         plan += _plan_one(saved[name], _access(name, generator), f"rng.{name}")
     for name in sorted(saved["generators"].keys() ^ generators.keys()):
         plan += Plan([Difference.of_presence(f"rng.generators.{name}", name in saved["generators"])])
-    for name in saved["generators"].keys() & generators.keys():
+    for name in sorted(saved["generators"].keys() & generators.keys()):
         plan += _plan_one(saved["generators"][name], _named(name, generators[name]), f"rng.generators.{name}")
     return plan
 
@@ -92,6 +92,8 @@ def _named(name: str, generator: Any) -> _Access:
 def _access(name: str, generator: Any) -> _Access:
     import torch
 
+    if isinstance(generator, random.SystemRandom):
+        raise ArgumentError(f"{name}: got SystemRandom, which has no state; accepted: random.Random")
     if generator is random or isinstance(generator, random.Random):
         return _Access("random.Random", generator.getstate(), generator.setstate, lambda: random.Random().setstate)
     if generator is np.random or isinstance(generator, np.random.RandomState):
