@@ -147,9 +147,22 @@ def rank_by_score(
 
     Examples
     --------
-    >>> ranking = rank_by_score(rows, models, {"1": (image, label)}, config)  # doctest: +SKIP
-    >>> ranking.candidates[0].score >= ranking.candidates[-1].score  # doctest: +SKIP
-    True
+    The objective prefers candidate 0, which takes what is dark for surface:
+
+    >>> from vesu.grid_search import ProxFitModel
+    >>> from vesu.segmentation import Threshold
+    >>> from vesu.grid_search.selection import LEADERBOARD_DTYPE
+    >>> label = np.zeros((8, 24, 24), np.uint8)
+    >>> label[3:5] = 1
+    >>> spec, ladder = FeatureSpec(scales=(1.0,)), SegmentConfig((Threshold(),))
+    >>> rows = np.zeros(2, LEADERBOARD_DTYPE)
+    >>> rows["candidate"], rows["rank"] = (0, 1), (1, 2)
+    >>> ones, names = np.ones(1), spec.names[:1]
+    >>> prox = [ProxFitModel(np.array([[w, 0.0]]), -ones, 0 * ones, ones, names, 0.5, False, (0,)) for w in (-1.0, 1.0)]
+    >>> models = [SurfaceModel(each, spec, (0,), ladder) for each in prox]
+    >>> ranking = rank_by_score(rows, models, {"1": (100 * label, label)}, RunConfig())
+    >>> ranking.order
+    (1, 0)
     """
     quick, max_bytes = _quick(config), int(config.max_feature_gib * 2**30)
     found: list[tuple[SegmentConfig, list[float]]] = []
