@@ -148,7 +148,7 @@ def test_the_report_is_there(finished: RunResult) -> None:
     assert finished.submission.sha256 in text
 
 
-def test_a_failed_run_says_why_and_leaves_no_zip(dataset: Path, small_config: vesu.RunConfig, tmp_path: Path) -> None:
+def test_a_failed_run_says_why_and_leaves_the_zip_in_reserve(dataset: Path, tmp_path: Path) -> None:  # R33
     broken = tmp_path / "set"
     for source in dataset.rglob("*"):
         if source.is_file() and "truth" not in source.parts:
@@ -164,7 +164,8 @@ def test_a_failed_run_says_why_and_leaves_no_zip(dataset: Path, small_config: ve
         vesu.run(broken, tmp_path / "run", config=config, display="none")
     failure = json.loads((tmp_path / "run" / "failure.json").read_text())
     assert victim.name in failure["message"]
-    assert not (tmp_path / "run" / "submission.zip").exists()
+    assert not list((tmp_path / "run" / "masks").iterdir()) and not (tmp_path / "run" / "summary.json").exists()
+    vesu.check_submission(tmp_path / "run" / "submission.zip", dataset / "test_images")
     assert verify(tmp_path / "run" / "events.jsonl").entries > 0
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vesu.config import RunConfig
-from vesu.run.checkpoint import CheckpointStore, Publisher, find_checkpoint, publisher_from
+from vesu.errors import EvidenceError
+from vesu.ledger import parse_checkpoint
+from vesu.run.checkpoint import Checkpoint, CheckpointStore, Publisher, find_checkpoint, publisher_from
 from vesu.run.clock import Clock, SessionClock, session_start_ns
 from vesu.run.events import EventLog
 from vesu.run.folder import claimed
@@ -46,6 +48,8 @@ def opened(
             )
         state = RunState(uuid.uuid4().hex) if found is None else RunState.of(found)
         with EventLog(folder / "events.jsonl", run_id=state.run_id) as log:
+            if found is not None:
+                _check_log(log, found)
             for name, fields in looked:
                 log.emit(name, **fields)
             clock = Clock()
@@ -56,6 +60,22 @@ def opened(
             )
             with stop_on_signals(governor, emit=log.emit) as stops:
                 yield Session(folder, config, log, clock, lasted, governor, stops, store, state, found, retrain_changed)
+
+
+def _check_log(log: EventLog, found: Checkpoint) -> None:
+    """The log must hold what the checkpoint saw: it goes on from the same record."""
+    manifest = found.manifest
+    if log.size == 0:
+        # A new folder: the run goes on from a checkpoint that was carried there without its log.
+        log.emit("LEDGER_CONTINUED_ELSEWHERE", tree_head=manifest.tree_head)
+        return
+    head = parse_checkpoint(manifest.tree_head)
+    same = head.size == manifest.merkle_size <= log.size and log.root_at(head.size) == head.root
+    if not same:
+        raise EvidenceError(
+            f"{log.path}: its first {manifest.merkle_size} records are not those that checkpoint "
+            f"{found.path.name} saw; accepted: the log of the same run"
+        )
 
 
 def _listed(publisher: Publisher | None) -> tuple[Publisher, ...]:

@@ -145,7 +145,6 @@ class _Run:
             config=config,
             machine=self.machine,
         )
-        session.check_log()
         session.agree("config", compatibility.config_fields(session.config))
         if session.resumed is None:
             session.save("full")  # from here on there is something to go on from

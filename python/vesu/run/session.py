@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 
 from vesu import _core
 from vesu.config import RunConfig
-from vesu.errors import EvidenceError, FileError, ResumeIncompatible
+from vesu.errors import FileError, ResumeIncompatible
 from vesu.grid_search import IterationRecord
-from vesu.ledger import parse_checkpoint
 from vesu.run import compatibility, evidence
 from vesu.run.checkpoint import Checkpoint, CheckpointStore, Kind, compare_compat
 from vesu.run.clock import Clock, SessionClock
@@ -127,29 +126,6 @@ class Session:
             return head
 
     # ---- resuming
-
-    def check_log(self) -> None:
-        """The log must hold what the checkpoint saw: it goes on from the same record.
-
-        Raises
-        ------
-        EvidenceError
-            It is another log, or a shorter one.
-        """
-        if self.resumed is None:
-            return
-        manifest = self.resumed.manifest
-        if self.log.size == 0:
-            # A new folder: the run goes on from a checkpoint that was carried there without its log.
-            self.log.emit("LEDGER_CONTINUED_ELSEWHERE", tree_head=manifest.tree_head)
-            return
-        expected = parse_checkpoint(manifest.tree_head)
-        found = self.log.root_at(manifest.merkle_size) if self.log.size >= manifest.merkle_size else None
-        if found != expected.root or expected.size != manifest.merkle_size:
-            raise EvidenceError(
-                f"{self.log.path}: its first {manifest.merkle_size} records are not those that checkpoint "
-                f"{self.resumed.path.name} saw; accepted: the log of the same run"
-            )
 
     def went_on(self, inexact: str | None = None) -> None:
         """Say that a resumed run goes on now, and whether the result will be the uninterrupted one's bit for bit.
