@@ -105,6 +105,7 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
     device = choose_device(search.device, search.solver, emit)
     session.agree("training", compatibility.training_fields(data.channels, device))
     start = _resumable(session, session.state.search)
+    assert session.progress is not None
     steps = session.progress.fit(n_epochs=len(by_epoch), n_candidates=by_epoch, max_iter=search.max_iter)
     with session.timed("fit", steps, device) as phase:
 
@@ -115,9 +116,11 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
             return stages.epoch_rows(parts, data.channels)
 
         def on_iteration(record: IterationRecord) -> None:
-            session.log.emit_iterations(record, epoch=record.epoch)
-            phase.on_record(record, epoch=record.epoch)
-            session.iterated(record)
+            # In one piece, so that the log holds exactly the iterations that the saved state has behind it.
+            with session.stops.deferred():
+                session.log.emit_iterations(record, epoch=record.epoch)
+                phase.on_record(record, epoch=record.epoch)
+                session.iterated(record)
 
         def on_event(name: str, fields: Mapping[str, Any]) -> None:
             emit(name, fields)

@@ -47,7 +47,7 @@ class Session:
     """Gets each tree head that a phase's end leaves, for standard output."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Of the phases of this session."""
-    progress: Progress = field(init=False)
+    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         self._earlier = dict(self.state.seconds)
@@ -58,6 +58,7 @@ class Session:
 
     def phase(self, name: str, units: float) -> AbstractContextManager[PhaseProgress]:
         """A phase on the CPU whose units cost about the same each."""
+        assert self.progress is not None
         return self.timed(name, self.progress.phase(name, units))
 
     @contextmanager
@@ -111,6 +112,8 @@ class Session:
         """
         with self.stops.deferred():
             self.state.total_s = self.time.total_s()
+            if self.progress is not None:
+                self.state.progress = self.progress.state()
             self.log.sync()
             size, root, head = self.log.size, self.log.root, self.log.tree_head()
             fields = self.state.manifest(self.config.search.max_iter) | {

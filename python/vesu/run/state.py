@@ -65,6 +65,8 @@ class RunState:
     """Best row of the leaderboard, once there is one."""
     calibrated: Calibrated | None = None
     masks: dict[str, MaskRecord] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    """As :meth:`vesu.run.progress.Progress.state` gives it."""
     rng: Any = None
     """States of the process's generators when the checkpoint was written; None in a new run."""
 
@@ -77,6 +79,7 @@ class RunState:
             "compat": self.compat,
             "dataset": self.dataset,
             "best": self.best,
+            "progress": self.progress,
             "validation": None if self.calibrated is None else dict(self.calibrated.validation),
             "ranking": None if self.calibrated is None else self.calibrated.ranking,
             "masks": {name: vars(record) for name, record in self.masks.items()},
@@ -124,7 +127,7 @@ class RunState:
             "dataset_context": {**self.dataset, "samples": None if search is None else search.samples},
             "compat": {name: value for group in self.compat.values() for name, value in group.items()},
             "time": {"total_s": self.total_s},
-            "progress": {"seconds": self.seconds},
+            "progress": self.progress,
         }
 
     @classmethod
@@ -150,6 +153,7 @@ class RunState:
                 dataset=dict(run["dataset"]),
                 search=SearchState.load(io.BytesIO(checkpoint.read(SEARCH_PART))) if SEARCH_PART in names else None,
                 best=dict(run["best"]),
+                progress=dict(run["progress"]),
                 calibrated=Calibrated(files, run["validation"], run["ranking"]) if complete else None,
                 masks={str(name): MaskRecord(**record) for name, record in run["masks"].items()},
                 rng=json.loads(checkpoint.read(RNG_PART)),
