@@ -24,16 +24,42 @@ def available_memory_bytes() -> int | None:
     return max(0, min(known)) if known else None
 
 
+def memory_limit_bytes() -> int | None:
+    """All the memory that there is for this process: the machine's, or the container's where that is less.
+
+    Examples
+    --------
+    >>> from vesu.data.machine import memory_limit_bytes
+    >>> (memory_limit_bytes() or 1) > 0
+    True
+    """
+    container = _container()
+    known = [value for value in (_meminfo("MemTotal"), container[0] if container else None) if value is not None]
+    return min(known) if known else None
+
+
 def _system_available() -> int | None:
+    return _meminfo("MemAvailable")
+
+
+def _meminfo(name: str) -> int | None:
     try:
-        match = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
+        match = re.search(rf"^{name}:\s+(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
     except OSError:
         return None
     return int(match[1]) * 1024 if match else None
 
 
 def _container_available() -> int | None:
-    """Room under the control group's limit: version 2, else version 1. Page cache can be given back, so it counts."""
+    container = _container()
+    return container[1] if container else None
+
+
+def _container() -> tuple[int, int] | None:
+    """The control group's limit, and the room under it: version 2, else version 1; None without a limit.
+
+    Page cache can be given back, so it counts as room.
+    """
     for limit_file, used_file, stat_file, cached in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
@@ -45,7 +71,7 @@ def _container_available() -> int | None:
         except (OSError, ValueError):
             continue
         if limit.isdigit():  # "max": no limit
-            return int(limit) - used + (int(match[1]) if match else 0)
+            return int(limit), int(limit) - used + (int(match[1]) if match else 0)
     return None
 
 
