@@ -18,7 +18,9 @@ from vesu.run.interrupts import stop_on_signals
 from vesu.run.session import Session
 from vesu.run.state import RunState
 
-__all__ = ["opened"]
+__all__ = ["RESULTS_ZIP", "opened"]
+
+RESULTS_ZIP = "results.zip"
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def opened(
                 resume,
                 artefact=publisher,
                 output=folder,
-                results_zip=folder / "results.zip",
+                results_zip=folder / RESULTS_ZIP,
                 emit=lambda name, /, **fields: looked.append((name, fields)),
             )
         state = RunState(uuid.uuid4().hex) if found is None else RunState.of(found)

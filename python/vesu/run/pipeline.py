@@ -1,5 +1,6 @@
 """One run: discovery, preflight, load, features, search, segmentation, submission, and the evidence beside."""
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,9 +18,11 @@ from vesu.errors import ArgumentError, EvidenceError, VesuError
 from vesu.features import FeatureSpec
 from vesu.ledger import verify
 from vesu.run import compatibility, evidence, learning, rng, segmenting
+from vesu.run.checkpoint import write_results_zip
 from vesu.run.events import EventLog
 from vesu.run.interrupts import StopRequested
-from vesu.run.opening import opened
+from vesu.run.memory import MemoryMonitor
+from vesu.run.opening import RESULTS_ZIP, opened
 from vesu.run.outputs import printable, submission_entry
 from vesu.run.plan import configured_split, phase_weights, scored_pairs
 from vesu.run.progress import PHASES, Progress
@@ -113,6 +116,9 @@ class _Run:
     spec: FeatureSpec
     cache_folder: Path
     display: DisplayKind
+    prepared: learning.Prepared | None = None
+    deferred: str | None = None
+    """Why the report was put off."""
 
     def execute(self) -> RunResult:
         session, config, inventory = self.session, self.session.config, self.inventory
@@ -122,8 +128,18 @@ class _Run:
         self.safe = SafeSubmission(session.folder, inventory.test_shapes, session.log, config.n_threads)
         weights = phase_weights(inventory, config, len(self.spec.names))
         session.governor.plan(weights)
-        progress = Progress(session.log, weights, display=self.display, clock=session.clock)
-        with progress as session.progress:
+        progress = Progress(
+            session.log,
+            weights,
+            display=self.display,
+            clock=session.clock,
+            min_interval_s=config.time.heartbeat_s,
+            stall_factor=config.time.stall_factor,
+            **session.state.progress,
+        )
+        progress.on_beat(session.observe)
+        self._register_actions()
+        with MemoryMonitor(session.log.emit, config.memory, session.clock), progress as session.progress:
             self._record_inventory()
             self._preflight()
             found = self._search() if config.pipeline == "vesu" else self._baseline()
@@ -131,6 +147,21 @@ class _Run:
         session.governor.final()
         summary = self._summary("finished", submission, weights) | found
         return self._sealed(summary, submission)
+
+    def _register_actions(self) -> None:
+        """What may make a late run faster: never the grid, the iterations or the log (R50-R53)."""
+        session = self.session
+
+        def all_cores() -> bool:
+            limited = session.config.n_threads is not None
+            session.config = dataclasses.replace(session.config, n_threads=None)
+            return limited
+
+        def defer_report() -> None:
+            self.deferred = "put off for lack of time: vesu report makes it"
+
+        session.governor.register_action("all_cores", all_cores)
+        session.governor.register_action("defer_report", defer_report)
 
     # ---- beginning and end
 
@@ -190,6 +221,7 @@ class _Run:
             raise EvidenceError(f"{log.path}: the file is not what this run wrote")
         summary["ledger"] = {"entries": checked.entries, "root": checked.root}
         write_json_atomic(session.folder / "summary.json", summary)
+        write_results_zip(session.folder / RESULTS_ZIP, session.folder)
         return RunResult(session.folder, submission, summary, *self._report())
 
     def stop(self, reason: str) -> RunResult:
@@ -220,7 +252,7 @@ class _Run:
     def _best_submission(self) -> SubmissionReport:
         """Masks of the unfinished search where there is time for them, and the zip of the best of each volume."""
         session, governor = self.session, self.session.governor
-        prepared = getattr(self, "prepared", None)
+        prepared = self.prepared
         if prepared is not None and session.state.search is not None and session.state.calibrated is None:
             # A fault here must not cost the zip that is there, and neither must the end of this time too.
             with suppress(VesuError, StopRequested), governor.phase("segment"):
@@ -320,6 +352,8 @@ class _Run:
             return report
 
     def _report(self) -> tuple[Path | None, str | None]:
+        if self.deferred is not None:
+            return None, self.deferred
         try:
             from vesu.report import write_report
 

@@ -87,6 +87,11 @@ class Session:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self.state.seconds[name] = self._earlier.get(name, 0.0) + self.seconds[name]
 
+    def observe(self, shown: Mapping[str, Any]) -> None:
+        """At each beat of the progress: the governor hears how long the rest is expected to take."""
+        band = (shown["remaining_low_s"], shown["remaining_high_s"])
+        self.governor.observe(shown["remaining_estimate_s"], band)
+
     # ---- checkpoints
 
     def iterated(self, record: IterationRecord) -> None:
@@ -180,6 +185,7 @@ class Session:
             self.state.best = {}
         self.state.calibrated = None
         self.state.masks = {}
+        self.state.progress = {}
         for mask in (self.folder / "masks").glob("*.tif"):
             mask.unlink()
 
