@@ -163,7 +163,8 @@ def sealed(content: dict[str, Any]) -> bytes:
     content = {name: value for name, value in content.items() if not name.startswith("sha512_")}
     content["sha512_payload"] = hashlib.sha512(canonical_json(content.get("parts"))).hexdigest()
     content["sha512_manifest"] = hashlib.sha512(canonical_json(content)).hexdigest()
-    return f"{json.dumps(content, sort_keys=True, indent=1)}\n".encode()
+    lines = [f"{json.dumps(name)}: {json.dumps(content[name], sort_keys=True)}" for name in sorted(content)]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def test_sealing_by_hand_works(saved: Checkpoint) -> None:
