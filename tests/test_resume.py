@@ -17,11 +17,13 @@ import pytest
 import vesu
 from conftest import SMALL
 from cuts import Cut, result_of, snapshots
+from kill_run import campaign
 from vesu.errors import ArgumentError, DataError, EvidenceError, ResumeIncompatible
 from vesu.ledger import iter_events, verify
-from vesu.run import learning
+from vesu.run import learning, opening
 from vesu.run import session as session_module
 from vesu.run.checkpoint import CheckpointStore
+from vesu.run.clock import Clock
 from vesu.run.interrupts import StopRequested
 from vesu.run.pipeline import RunResult
 
@@ -331,6 +333,68 @@ def test_a_zip_is_there_before_the_search(dataset: Path, small_config: vesu.RunC
     assert origins == [{"empty": 2}, {"scorer": 2}]
     for mask in (tmp_path / "run" / "fallback").glob("*.tif"):
         assert np.any(vesu.read_volume(mask))
+
+
+def test_the_zip_is_valid_at_every_checkpoint_after_preflight(
+    whole: tuple[RunResult, Path, list[Path]], dataset: Path
+) -> None:  # R33
+    _, _, taken = whole
+    later = [cut for cut in taken if "-discovery-" not in cut.name]
+    assert len(later) > 20
+    for cut in later:
+        vesu.check_submission(cut / "submission.zip", dataset / "test_images")
+
+
+class LateClock(Clock):
+    """A clock on which every iteration of the search takes five seconds."""
+
+    skipped_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + LateClock.skipped_s
+
+    def ts_ns(self) -> int:
+        return super().ts_ns() + int(1e9 * LateClock.skipped_s)
+
+
+def test_nine_hours_end_with_a_valid_zip_and_go_on(
+    whole: tuple[RunResult, Path, list[Path]],
+    dataset: Path,
+    mini: vesu.RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # R33 R36
+    result, cache, _ = whole
+    iterated, folder = session_module.Session.iterated, tmp_path / "run"
+    zips = []
+
+    def slowly(self: session_module.Session, record: Any) -> None:
+        LateClock.skipped_s += 5.0
+        zips.append((folder / "submission.zip").exists())
+        iterated(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "Clock", LateClock)
+        patch.setattr(session_module.Session, "iterated", slowly)
+        patch.setenv("VESU_SESSION_START", str(time.time() - 31_300))  # the platform's session is 8.7 hours old
+        stopped = vesu.run(dataset, folder, config=mini, display="none", cache=cache)
+    assert not stopped.finished and all(zips)
+    (final,) = events(folder, "RUNTIME_BUDGET_FINAL")
+    assert 8.7 < final["elapsed_session_h"] < 9 and final["runtime_margin_to_9h"] > 0
+    (asked,) = events(folder, "STOP_REQUESTED")[:1]
+    assert asked["reason"] == "DEADLINE"
+    vesu.check_submission(folder / "submission.zip", dataset / "test_images")
+    rows = events(folder, "TRAIN_ITERATION")
+    assert 135 * 10 < len(rows) < 135 * 240  # it was cut in the midst, and every iteration so far is in the log
+    LateClock.skipped_s = 0.0
+    vesu.resume(dataset, folder, config=mini, display="none", cache=cache)
+    assert result_of(folder) == result_of(result.folder)
+    assert len(events(folder, "TRAIN_ITERATION")) == 135 * 240
+
+
+def test_random_kills_of_the_real_command(tmp_path: Path) -> None:  # R37
+    found = campaign(3, seed=1, folder=tmp_path)
+    assert found["kills"] == 3
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -57,9 +57,8 @@ def writes(call: ast.Call, safe: set[str]) -> bool:
         return not reading and not is_safe
     if owner == "os" and function == "open":
         return bool({node.attr for node in ast.walk(call) if isinstance(node, ast.Attribute)} & WRITE_FLAGS)
-    if function in ("open", "fdopen") and not owner.endswith(
-        "archive"
-    ):  # a member of an archive, which is checked itself
+    member = owner.endswith("archive")  # of an archive, which is checked itself
+    if function in ("open", "fdopen") and not member:
         return not all(isinstance(mode, ast.Constant) and set(str(mode.value)) <= set("rbt") for mode in modes(call))
     return False
 
