@@ -333,12 +333,13 @@ def test_concurrent_writers_and_readers_of_one_key(cache: ArrayCache) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed_after_a_while(cache: ArrayCache) -> None:
-    for name, seconds in (("tmp-old", 7200), ("tmp-new", 10)):
+    old, new = ".old.0123456789ab.tmp", ".new.0123456789ab.tmp"
+    for name, seconds in ((old, 7200), (new, 10)):
         (cache.folder / name).mkdir(parents=True)
         (cache.folder / name / "values.npy").write_bytes(b"half")
         os.utime(cache.folder / name, (time.time() - seconds,) * 2)
     ArrayCache(cache.folder, max_bytes=1)
-    assert [path.name for path in cache.folder.iterdir()] == ["tmp-new"]
+    assert [path.name for path in cache.folder.iterdir()] == [new]
 
 
 # R09

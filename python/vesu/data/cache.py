@@ -5,11 +5,12 @@ is written in a folder of its own and renamed into place whole, so a reader sees
 fsynced: an entry that a power cut damages fails its verification and is computed again.
 """
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vesu import _core
+from vesu.data.storage import atomic_folder, new_file, remove_abandoned, remove_tree_atomic
 from vesu.errors import ArgumentError, FormatError, VesuError
 
 PutStatus = Literal["stored", "exists", "refused", "failed"]
 
 _FORMAT = "vesu.cache.v1"
 _MANIFEST = "manifest.json"
-_TEMPORARY = "tmp-"
 _TEMPORARY_LIFE_S = 3600.0
 # What a damaged entry can raise on the way through stat, digest, JSON and .npy header.
 _UNREADABLE = (VesuError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -228,20 +229,22 @@ class ArrayCache:
         entry = self._entry(key)
         _check_arrays(arrays)
         needed = sum(array.nbytes + 1024 for array in arrays.values())
-        temporary = self.folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
         try:
             if entry.is_dir():
                 return "exists"
             if reason := self._make_room(needed):
                 self._emit("CACHE_REFUSED", key=key, n_bytes=needed, reason=reason)
                 return "refused"
-            self._write(temporary, key, arrays)
-            return self._publish(temporary, entry, key, needed)
+            with atomic_folder(entry, durable=False) as temporary:
+                self._write(temporary, key, arrays)
         except (OSError, VesuError) as error:
+            # A folder with files in it is never replaced by a rename: the other writer's stands.
+            if entry.is_dir():
+                return "exists"
             self._emit("CACHE_FAILED", key=key, n_bytes=needed, reason=str(error))
             return "failed"
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        self._emit("CACHE_STORED", key=key, n_bytes=needed)
+        return "stored"
 
     def get_or_compute(
         self, key: str, compute: Callable[[], Mapping[str, NDArray[Any]]], *, mmap: bool = False
@@ -302,11 +305,10 @@ class ArrayCache:
         self._verified[path] = signature
 
     def _write(self, temporary: Path, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        temporary.mkdir(parents=True)
         records = {}
         for name, array in arrays.items():
             path = temporary / f"{name}.npy"
-            with path.open("xb") as file:
+            with new_file(path) as file:
                 np.lib.format.write_array(file, np.require(array, requirements="C"), allow_pickle=False)
             records[name] = {
                 "elements": array.size,
@@ -314,17 +316,8 @@ class ArrayCache:
                 "blake3": _core.blake3_file(path, self._n_threads),
             }
         manifest = {"format": _FORMAT, "key": key, "arrays": records}
-        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-
-    def _publish(self, temporary: Path, entry: Path, key: str, n_bytes: int) -> PutStatus:
-        try:
-            temporary.rename(entry)
-        except OSError:
-            if not entry.is_dir():
-                raise
-            return "exists"  # a folder with files in it is never replaced by a rename: the other writer's stands
-        self._emit("CACHE_STORED", key=key, n_bytes=n_bytes)
-        return "stored"
+        with new_file(temporary / _MANIFEST) as file:
+            file.write(json.dumps(manifest, indent=1).encode())
 
     def _make_room(self, needed: int) -> str | None:
         """Evict what may be evicted until `needed` bytes fit; the reason when they do not."""
@@ -366,22 +359,13 @@ class ArrayCache:
         self._emit("CACHE_CORRUPT", key=key, reason=reason)
 
     def _remove(self, entry: Path) -> None:
-        # Renamed first: an entry goes as a whole, as it came. Where that fails there is nothing left to remove.
-        grave = self.folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
-        try:
-            entry.rename(grave)
-        except OSError:
-            return
-        shutil.rmtree(grave, ignore_errors=True)
+        with contextlib.suppress(OSError):  # there is nothing left to remove, or a later eviction will try again
+            remove_tree_atomic(entry)
 
     def _remove_abandoned(self) -> None:
         """Remove what killed writers left behind."""
-        try:
-            for path in self.folder.glob(f"{_TEMPORARY}*"):
-                if time.time() - path.stat().st_mtime > _TEMPORARY_LIFE_S:
-                    shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            return  # housekeeping only; a folder that cannot be used shows itself in `put`
+        with contextlib.suppress(OSError):  # housekeeping only; a folder that cannot be used shows itself in `put`
+            remove_abandoned(self.folder, older_than_s=_TEMPORARY_LIFE_S)
 
     def _emit(self, name: str, **fields: Any) -> None:
         if self._events is not None:
@@ -389,10 +373,8 @@ class ArrayCache:
 
 
 def _touch(path: Path) -> None:
-    try:
-        path.touch()
-    except OSError:
-        return  # a cache on read-only storage still serves; only the order of eviction suffers
+    with contextlib.suppress(OSError):  # a cache on read-only storage still serves; only the order of eviction suffers
+        os.utime(path)
 
 
 def _check_part(name: str, value: Any) -> None:

@@ -7,18 +7,19 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from vesu.errors import ArgumentError, FileError, VesuError
 
 __all__ = [
     "atomic_folder",
     "atomic_write",
-    "is_temporary",
     "make_folder",
     "new_file",
+    "remove_abandoned",
     "remove_tree_atomic",
     "write_bytes_atomic",
     "write_json_atomic",
@@ -68,7 +69,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise FileError(errno.EISDIR, "Is a directory", str(path))
     temporary = _beside(final)
     try:
-        with _opened(temporary) as file:
+        with _opened(temporary, "r+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -174,7 +175,7 @@ def atomic_folder(path: str | os.PathLike[str], *, durable: bool = True) -> Iter
     -----
     R36. Every file is fsynced, then every folder, then comes the rename and the fsync of the folder around: after a
     crash the whole folder is there or none. If the body raises, the temporary folder is removed; what a killed process
-    left behind is named as :func:`is_temporary` says.
+    left behind goes with :func:`remove_abandoned`.
 
     Examples
     --------
@@ -220,7 +221,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Yields
     ------
     file : binary file
-        Open for writing and reading.
+        Open for writing.
 
     Raises
     ------
@@ -228,7 +229,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         The operating system refused a step; ``filename`` is the file's.
     """
     try:
-        with _opened(Path(path)) as file:
+        with _opened(Path(path), "wb") as file:
             yield file
     except OSError as error:
         if isinstance(error, VesuError):
@@ -299,23 +300,44 @@ def remove_tree_atomic(path: str | os.PathLike[str]) -> None:
             return
         # Were its files' ends on disk before its own, a power cut would leave half of it under its name.
         _sync(final.parent)
-        if grave.is_dir() and not grave.is_symlink():
-            shutil.rmtree(grave)
-        else:
-            grave.unlink()
+        _remove(grave)
     except OSError as error:
         raise FileError(error.errno, error.strerror or str(error), str(final)) from error
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name is what a killed process left of a step of this module.
+def remove_abandoned(folder: str | os.PathLike[str], *, older_than_s: float = 0.0) -> None:
+    """Remove what killed processes left in a folder under the temporary names of this module.
 
-    Examples
-    --------
-    >>> is_temporary(".state.0123456789ab.tmp"), is_temporary("state")
-    (True, False)
+    Parameters
+    ----------
+    folder : path-like
+        A folder, which may be missing.
+    older_than_s : float
+        Seconds since the last change: 0 where no other process writes here.
+
+    Raises
+    ------
+    FileError
+        The operating system refused to list the folder; what cannot be removed is left.
     """
-    return _TEMPORARY.fullmatch(name) is not None
+    try:
+        names = [path for path in Path(folder).iterdir() if _TEMPORARY.fullmatch(path.name)]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FileError(error.errno, error.strerror or str(error), str(folder)) from error
+    for path in names:
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime < older_than_s:
+                continue
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _beside(final: Path) -> Path:
@@ -323,11 +345,11 @@ def _beside(final: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _opened(temporary: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path, mode: Literal["r+b", "wb"]) -> Iterator[BinaryIO]:
     """A new file with the permissions that the user's umask gives."""
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     # `fdopen` would name the file by its number.
-    with open(str(temporary), "r+b", opener=lambda *_: descriptor) as file:
+    with open(str(path), mode, opener=lambda *_: descriptor) as file:
         yield file
 
 

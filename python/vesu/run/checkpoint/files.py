@@ -1,6 +1,7 @@
 """A checkpoint as a folder of files: written whole, read only where every digest holds."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -10,13 +11,24 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-from vesu.data.storage import atomic_folder, new_file
-from vesu.errors import ArgumentError, FileError, FormatError
+from vesu.data.storage import atomic_folder, make_folder, new_file, remove_tree_atomic
+from vesu.errors import ArgumentError, FileError, FormatError, VesuError
 from vesu.run.checkpoint.manifest import MANIFEST, MAX_BYTES, Manifest, Part
 
-__all__ = ["Checkpoint", "folder_name", "load_checkpoint", "read_manifest", "sequence_of", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "folder_name",
+    "import_checkpoint",
+    "is_damage",
+    "load_checkpoint",
+    "read_manifest",
+    "sequence_of",
+    "write_checkpoint",
+]
 
-_FOLDER = re.compile(r"ckpt-([0-9]{8,18})")
+_NOT_ITS_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EAGAIN})
+"""What a sound checkpoint is refused with in a process out of descriptors, or to a user without permission."""
+_FOLDER = re.compile(r"ckpt-([0-9]{8,12})")
 
 
 @dataclass(frozen=True)
@@ -63,13 +75,15 @@ def folder_name(sequence: int) -> str:
     >>> folder_name(12), sequence_of("ckpt-00000012"), sequence_of("ckpt-12")
     ('ckpt-00000012', 12, None)
     """
+    if not 0 <= sequence < 10**12:
+        raise ArgumentError(f"sequence: got {sequence}; accepted: 0 to 10**12 - 1")
     return f"ckpt-{sequence:08d}"
 
 
 def sequence_of(name: str) -> int | None:
     """The number in a checkpoint folder's name; None for any other name."""
     match = _FOLDER.fullmatch(name)
-    return int(match[1]) if match and folder_name(int(match[1])) == name else None
+    return int(match[1]) if match is not None and f"ckpt-{int(match[1]):08d}" == name else None
 
 
 def write_checkpoint(path: Path, manifest: Manifest, read: Callable[[str], bytes]) -> Checkpoint:
@@ -112,6 +126,45 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             sha512 = hashlib.file_digest(file, "sha512").hexdigest() if size == record.n_bytes else ""
         _check(folder / name, Part(size, sha512), record)
     return Checkpoint(folder, manifest)
+
+
+def import_checkpoint(manifest: Manifest, read: Callable[[str], bytes], into: Path) -> Path:
+    """Copy a checkpoint into a store's folder under its own number; the copy's folder. ``read`` gives each part.
+
+    The same checkpoint there is left as it is, a damaged one under its number is replaced.
+
+    Raises
+    ------
+    FileError
+        The operating system refused a step, or another sound checkpoint has the number.
+    FormatError
+        The checkpoint is not what was saved.
+    """
+    target = into / folder_name(manifest.sequence)
+    if target.exists():
+        try:
+            present = load_checkpoint(target)
+        except VesuError as error:
+            if not is_damage(error):
+                raise
+            remove_tree_atomic(target)
+        else:
+            if present.manifest == manifest:
+                return target
+            raise FileError(errno.EEXIST, "another checkpoint has this number", str(target))
+    make_folder(into)
+    return write_checkpoint(target, manifest, read).path
+
+
+def is_damage(error: VesuError) -> bool:
+    """Whether a load failed by the checkpoint's own fault, so that an older one may stand in for it.
+
+    Examples
+    --------
+    >>> is_damage(FileError(errno.ENOENT, "No such file")), is_damage(FileError(errno.EMFILE, "Too many open files"))
+    (True, False)
+    """
+    return isinstance(error, FormatError) or (isinstance(error, FileError) and error.errno not in _NOT_ITS_FAULT)
 
 
 def read_manifest(folder: Path) -> Manifest:

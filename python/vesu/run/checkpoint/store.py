@@ -1,48 +1,32 @@
 """The generations of a run's checkpoints: saved atomically, rotated, the newest that verifies found (R36, R37)."""
 
-import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vesu import _core
-from vesu.data.storage import is_temporary, make_folder, remove_tree_atomic
-from vesu.errors import ArgumentError, FileError, FormatError, VesuError
+from vesu.data.storage import make_folder, remove_abandoned, remove_tree_atomic
+from vesu.errors import ArgumentError, FileError, VesuError
+from vesu.run.checkpoint.background import BackgroundPublishing
+from vesu.run.checkpoint.events import Emit, described, teller
 from vesu.run.checkpoint.files import (
     Checkpoint,
     folder_name,
+    is_damage,
     load_checkpoint,
     read_manifest,
     sequence_of,
     write_checkpoint,
 )
 from vesu.run.checkpoint.manifest import EMPTY_ROOT, Kind, Manifest, Part
+from vesu.run.checkpoint.publisher import Publisher
 from vesu.run.clock import Clock
 
-__all__ = ["CheckpointStore", "Emit"]
+__all__ = ["CheckpointStore"]
 
 _FILLED = frozenset({"ts_ns", "version", "sequence", "kind", "parts", "nonfinite", "format"})
 """What the store itself puts into a manifest."""
-_IN_EVENTS = (
-    "sequence",
-    "kind",
-    "phase",
-    "epoch",
-    "candidate_first",
-    "candidate_index",
-    "iter",
-    "max_iter",
-    "sha512_payload",
-)
-_NOT_ITS_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EAGAIN})
-"""What a sound checkpoint can be refused with, by a process out of descriptors or a user without permission."""
-
-
-class Emit(Protocol):
-    """Takes an event, as :meth:`vesu.run.events.EventLog.emit` does."""
-
-    def __call__(self, name: str, /, **fields: Any) -> object: ...
 
 
 class CheckpointStore:
@@ -56,8 +40,12 @@ class CheckpointStore:
         Generations: a checkpoint goes when ``keep`` newer ones are there, a full one (or a pre-timeout one) only when
         ``keep`` newer full ones are.
     emit : callable, optional
-        Takes the events ``CHECKPOINT_WRITTEN``, ``LATEST_VALID_CKPT``, ``CHECKPOINT_REFUSED`` and
-        ``CHECKPOINT_ROTATION_FAILED``.
+        Takes the events ``CHECKPOINT_WRITTEN``, ``LATEST_VALID_CKPT``, ``CHECKPOINT_REFUSED``,
+        ``CHECKPOINT_ROTATION_FAILED``, ``CHECKPOINT_PUBLISHED``, ``CHECKPOINT_PUBLISH_FAILED`` and
+        ``CHECKPOINT_PUBLISH_SUPERSEDED``; some of them from another thread.
+    publishers : sequence of Publisher
+        Get a copy of every checkpoint that is not light, in the background: a network that hangs, or a share that is
+        full, is an event and no more.
     clock : Clock, optional
         Where ``ts_ns`` comes from.
 
@@ -91,17 +79,20 @@ class CheckpointStore:
         *,
         keep: int = 3,
         emit: Emit | None = None,
+        publishers: Sequence[Publisher] = (),
         clock: Clock | None = None,
     ) -> None:
         if type(keep) is not int or keep < 1:
             raise ArgumentError(f"keep: got {keep!r}; accepted: an integer, 1 or more")
         self.folder = Path(folder)
         self.keep = keep
-        self._emit: Emit = emit or _nobody
+        self._tell = teller(emit)
+        self._publishing = BackgroundPublishing(publishers, self._tell)
         self._clock = clock or Clock()
         self._full: dict[str, bool | None] = {}
         """By folder name: full, light, or None for one that does not verify."""
         self._last: Manifest | None = None
+        self._made = False
 
     def save(self, kind: Kind, fields: Mapping[str, Any], parts: Mapping[str, bytes]) -> Checkpoint:
         """Write the next checkpoint; on return it is durable.
@@ -126,11 +117,16 @@ class CheckpointStore:
         """
         manifest = self._manifest(kind, fields, parts)
         started = self._clock.monotonic()
-        make_folder(self.folder)
+        if not self._made:
+            make_folder(self.folder)
+            self._made = True
         checkpoint = write_checkpoint(self.folder / folder_name(manifest.sequence), manifest, parts.__getitem__)
         self._last = manifest
-        self._emit("CHECKPOINT_WRITTEN", **_described(checkpoint), seconds=self._clock.monotonic() - started)
-        self._rotate()
+        seconds = self._clock.monotonic() - started
+        self._rotate()  # before the log asks for room
+        self._tell("CHECKPOINT_WRITTEN", **described(checkpoint), seconds=seconds)
+        if kind != "light":
+            self._publishing.put(checkpoint)
         return checkpoint
 
     def latest(self) -> Checkpoint | None:
@@ -150,13 +146,13 @@ class CheckpointStore:
             try:
                 checkpoint = self.load(self.folder / name)
             except VesuError as error:
-                if isinstance(error, FileError) and error.errno in _NOT_ITS_FAULT:
+                if not is_damage(error):
                     raise
                 refused += 1
                 self._full[name] = None
-                self._emit("CHECKPOINT_REFUSED", path=str(self.folder / name), reason=str(error))
+                self._tell("CHECKPOINT_REFUSED", path=self.folder / name, reason=str(error))
                 continue
-            self._emit("LATEST_VALID_CKPT", **_described(checkpoint), refused_newer=refused, fallback=refused > 0)
+            self._tell("LATEST_VALID_CKPT", **described(checkpoint), refused_newer=refused, fallback=refused > 0)
             return checkpoint
         return None
 
@@ -173,6 +169,10 @@ class CheckpointStore:
         checkpoint = load_checkpoint(Path(path))
         self._last = checkpoint.manifest
         return checkpoint
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait, at most so many seconds, until every checkpoint is published or has failed to be; whether it is so."""
+        return self._publishing.drain(timeout_s)
 
     def _manifest(self, kind: Kind, fields: Mapping[str, Any], parts: Mapping[str, bytes]) -> Manifest:
         for name, data in parts.items():
@@ -206,19 +206,20 @@ class CheckpointStore:
     def _rotate(self) -> None:
         """Remove what nobody will ask for, and what killed processes left; the newest was just made durable."""
         try:
-            left_behind = [path.name for path in self.folder.iterdir() if is_temporary(path.name)]
-            for name in (*self._beyond_keep(), *left_behind):
-                remove_tree_atomic(self.folder / name)
-        except OSError as error:  # the checkpoint is safe: that is what counts
-            self._emit("CHECKPOINT_ROTATION_FAILED", path=str(self.folder), reason=str(error))
+            for path in self._beyond_keep():
+                if not self._publishing.holds(path):
+                    remove_tree_atomic(path)
+            remove_abandoned(self.folder)
+        except FileError as error:  # the checkpoint is safe: that is what counts
+            self._tell("CHECKPOINT_ROTATION_FAILED", path=self.folder, reason=str(error))
 
-    def _beyond_keep(self) -> list[str]:
+    def _beyond_keep(self) -> list[Path]:
         newer = newer_full = 0
         old = []
         for name in self._names():
             full = self._is_full(name)
             if newer >= self.keep and not (full and newer_full < self.keep):
-                old.append(name)
+                old.append(self.folder / name)
             if full is not None:
                 newer, newer_full = newer + 1, newer_full + full
         return old
@@ -228,20 +229,8 @@ class CheckpointStore:
         if name not in self._full:
             try:
                 self._full[name] = read_manifest(self.folder / name).kind != "light"
-            except FormatError:
+            except VesuError as error:
+                if not is_damage(error):
+                    raise
                 self._full[name] = None
         return self._full[name]
-
-
-def _nobody(name: str, /, **fields: Any) -> None:
-    """An event that nobody asked for."""
-
-
-def _described(checkpoint: Checkpoint) -> dict[str, Any]:
-    manifest = checkpoint.manifest
-    return {
-        "path": str(checkpoint.path),
-        **{name: getattr(manifest, name) for name in _IN_EVENTS},
-        "checkpoint_ts_ns": manifest.ts_ns,
-        "n_bytes": sum(part.n_bytes for part in manifest.parts.values()),
-    }
