@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "reliability": BESIDE,
     "segmentation": (BESIDE - {"config"}) | {"volume"},
     "baselines": BESIDE | {"segmentation"},
+    "distill": BESIDE | {"data"},
     "scoring": BESIDE | {"data", "volume"},
     "submission": BESIDE | {"data"},
     "report": BESIDE | {"ledger", "data"},
