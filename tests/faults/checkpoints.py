@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from faults.disk import snapshot
-from faults.workloads import Acknowledge, number, promise
-from vesu.data.storage import is_temporary
-from vesu.run.checkpoint import EMPTY_ROOT, Checkpoint, CheckpointStore
+from faults.workloads import Acknowledge, is_temporary, number, promise
+from vesu.run.checkpoint import EMPTY_ROOT, Checkpoint, CheckpointStore, find_checkpoint
 
 KEEP = 2
 
@@ -64,9 +63,7 @@ class Store:
 
     def judge(self, root: Path, acks: Sequence[str]) -> str:
         events: list[tuple[str, dict[str, Any]]] = []
-        store = CheckpointStore(
-            self.folder(root), keep=KEEP, emit=lambda name, /, **more: events.append((name, more))
-        )
+        store = CheckpointStore(self.folder(root), keep=KEEP, emit=lambda name, /, **more: events.append((name, more)))
         found, before = store.latest(), snapshot(root)
         promised, last = max(len(self.old), number(acks, "kept")), len(self.old) + len(self.new)
         sequence = found.manifest.sequence if found is not None else 0
@@ -81,17 +78,20 @@ class Store:
         return f"checkpoint {sequence}"
 
     def _visible_are_whole(self, root: Path, events: Sequence[tuple[str, Any]], sequence: int) -> None:
-        """Whatever bears a checkpoint's name is one, and as many generations are there as were promised."""
+        """Whatever bears a checkpoint's name is one, and the promised generations are there."""
         folder = self.folder(root)
         names = sorted(path.name for path in folder.iterdir() if not is_temporary(path.name)) if folder.exists() else []
         for name in names:
             holds_what_was_saved(CheckpointStore(folder).load(folder / name))
         promise(not any(name == "CHECKPOINT_REFUSED" for name, _ in events), f"half a checkpoint is visible: {events}")
-        promise(len(names) >= min(KEEP, sequence), f"{names} are left, {KEEP} generations were promised")
+        kept = {f"ckpt-{number:08d}" for number in range(max(1, sequence - KEEP + 1), sequence + 1)}
+        promise(kept <= set(names), f"{names} are left; promised were {KEEP} generations, {sorted(kept)}")
 
     def _goes_on(self, root: Path, store: CheckpointStore, sequence: int) -> None:
         """The next save works, is the newest, and clears away what a killed process left."""
-        promise(save(store, "light", sequence + 1).manifest.sequence == sequence + 1, "the next save has a wrong number")
+        promise(
+            save(store, "light", sequence + 1).manifest.sequence == sequence + 1, "the next save has a wrong number"
+        )
         found = CheckpointStore(self.folder(root)).latest()
         promise(found is not None and found.manifest.sequence == sequence + 1, "the next save is not the newest")
         left = [path.name for path in self.folder(root).iterdir() if is_temporary(path.name)]
@@ -128,18 +128,16 @@ class Rotation(Store):
 
 
 class Resume(Store):
-    """Looks for the newest checkpoint; the looking itself is what fails."""
+    """Asks for the newest checkpoint; the looking itself is what fails."""
 
     name = "resume"
     old = ("full", "light")
 
     def act(self, root: Path, acknowledge: Acknowledge) -> None:
         told: list[str] = []
-        store = CheckpointStore(self.folder(root), keep=KEEP, emit=lambda name, /, **more: told.append(name))
-        found = store.latest()
-        promise(found is not None, "a silent restart from zero: checkpoints are there, none was found")
-        if found is not None:
-            holds_what_was_saved(found)
-            older = found.manifest.sequence < len(self.old)
-            promise(not older or "CHECKPOINT_REFUSED" in told, "an older checkpoint was taken in silence")
+        # It raises where it finds none: a run never starts from zero in silence.
+        found = find_checkpoint("latest", output=root / "out", emit=lambda name, /, **more: told.append(name))
+        holds_what_was_saved(found)
+        older = found.manifest.sequence < len(self.old)
+        promise(not older or "CHECKPOINT_REFUSED" in told, "an older checkpoint was taken in silence")
         acknowledge("resumed")

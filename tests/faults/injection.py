@@ -8,8 +8,7 @@ from pathlib import Path
 
 from faults.disk import State, after, materialise, snapshot
 from faults.shim import CHANGES, FOREVER, LOOKS, Action, Fault, Op, Outcome, run_child
-from faults.workloads import Broken, Workload, emptied, promise, run_without_fault
-from vesu.data.storage import is_temporary
+from faults.workloads import Broken, Workload, emptied, is_temporary, promise, run_without_fault
 from vesu.errors import VesuError
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EINTR)
@@ -115,7 +114,8 @@ def _faults(ops: tuple[Op, ...]) -> Iterator[tuple[Fault, str]]:
 def _judge_refusal(bench: Bench, outcome: Outcome, fault: Fault, op: Op) -> str:
     promise(outcome.how in ("done", "refused"), f"the program {outcome.how}: {outcome.error}")
     promise(outcome.how == "done" or fault.action is Action.REFUSE, f"a short write became an error: {outcome.error}")
-    told = outcome.errno == fault.error or outcome.how == "done"
+    # A refused look or read may be told as the damage that it looks like.
+    told = outcome.errno == fault.error or outcome.how == "done" or op in LOOKS
     promise(told, f"the error does not carry the system's number {fault.error}: {outcome.error}")
     work = bench.room / "work"
     if outcome.how == "refused" and fault.times == 1 and op in (Op.WRITE, Op.SYNC, Op.RENAME):

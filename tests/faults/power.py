@@ -28,11 +28,10 @@ def power_cuts(
     seed: int = 0,
     trace: Sequence[Record] | None = None,
     until_broken: bool = False,
-    limit: int | None = None,
+    every: int = 1,
 ) -> None:
-    """Judge every distinct state that a power cut may leave of the workload, by default of its record without a fault.
-
-    ``until_broken`` stops at the first promise that does not hold, ``limit`` after so many states.
+    """Judge each ``every``-th distinct state that a power cut may leave of the workload, by default of its record without
+    a fault; ``until_broken`` stops at the first promise that does not hold.
     """
     name, seen = bench.workload.name, set()
     record = bench.clean.trace if trace is None else trace
@@ -42,6 +41,8 @@ def power_cuts(
         if key in seen:
             continue
         seen.add(key)
+        if len(seen) % every:
+            continue
         materialise(state, emptied(bench.room / "disk"))
         losses.states[name] += 1
         try:
@@ -50,8 +51,6 @@ def power_cuts(
             losses.broken.append(f"{name}: power cut after {done} calls: {type(error).__name__}: {error}")
             if until_broken:
                 return
-        if limit is not None and len(seen) >= limit:
-            return
 
 
 def _key(state: State) -> int:

@@ -57,6 +57,11 @@ def run_without_fault(workload: Workload, folder: Path) -> None:
     workload.remember(folder)
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a name is one of those that the storage layer gives to what is not complete."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
 def emptied(folder: Path) -> Path:
     """The folder, there and empty."""
     shutil.rmtree(folder, ignore_errors=True)
