@@ -26,7 +26,7 @@ from faults.checkpoints import FirstSave, Resume, Rotation
 from faults.damage import Detection, exchanges, flips, truncations
 from faults.injection import Bench, Tally, kills, refusals
 from faults.mutants import MUTANTS, PROBES, room_base, run_mutant, without_each_fsync
-from faults.power import Losses, power_cuts
+from faults.power import Losses, power_cuts, power_cuts_after_kills
 from faults.shim import preloaded, reexec_preloaded
 from faults.workloads import LogAppend, LogMend, Workload, Zip
 
@@ -40,6 +40,7 @@ class Size:
     refusals_every: int
     n_random: int
     power_every: int
+    after_kills_every: int
     flips_every: int
     whole_every: int
     truncations_every: int
@@ -47,8 +48,8 @@ class Size:
     """Also the mutants of the training, the slow probes and each single fsync removed."""
 
 
-SHORT = Size(9, 2, 3, 67, 1021, 127, slow=False)
-FULL = Size(1, 60, 1, 1, 61, 1, slow=True)
+SHORT = Size(9, 2, 3, 5, 67, 1021, 127, slow=False)
+FULL = Size(1, 60, 1, 1, 1, 61, 1, slow=True)
 SLOW_PROBES = frozenset({"resumed training", "zip, refusals"})
 SHARDS = 8
 
@@ -111,7 +112,11 @@ def _of_tally(figure: str, workload: Workload, tally: Tally) -> Part:
 
 def _cut_power(make: Callable[[], Workload], size: Size, room: Path) -> Part:
     losses = Losses()
-    power_cuts(Bench.of(make(), room), losses, n_random=size.n_random, every=size.power_every)
+    bench = Bench.of(make(), room)
+    power_cuts(bench, losses, n_random=size.n_random, every=size.power_every)
+    # Few points, each another folder or file: only the long workload can spare some.
+    every = size.after_kills_every if isinstance(bench.workload, Rotation) else 1
+    power_cuts_after_kills(bench, losses, every=every)
     return Part("power cuts", losses.states, losses.broken, {"found": losses.found})
 
 

@@ -77,6 +77,21 @@ class Store:
         self._goes_on(root, store, sequence)
         return f"checkpoint {sequence}"
 
+    def again(self, root: Path, acknowledge: Acknowledge) -> None:
+        store = CheckpointStore(self.folder(root), keep=KEEP)
+        found = store.latest()
+        sequence = found.manifest.sequence + 1 if found is not None else 1
+        save(store, "full", sequence)
+        acknowledge(f"kept {sequence}")
+
+    def judge_again(self, root: Path, acks: Sequence[str]) -> str:
+        found = CheckpointStore(self.folder(root), keep=KEEP).latest()
+        sequence = found.manifest.sequence if found is not None else 0
+        promise(sequence >= number(acks, "kept"), f"{acks} was acknowledged, number {sequence} was found")
+        if found is not None:
+            holds_what_was_saved(found)
+        return "all there"
+
     def _visible_are_whole(self, root: Path, events: Sequence[tuple[str, Any]], sequence: int) -> None:
         """Whatever bears a checkpoint's name is one, and the promised generations are there."""
         folder = self.folder(root)

@@ -150,10 +150,10 @@ class Disk:
         """Ways to lose: nothing, all, each alone, all but each, every prefix, names or contents only, torn, random."""
         all_of = range(len(self.pending))
         writes = [i for i in all_of if isinstance(self.pending[i], Write)]
-        yield {i: Kept.ALL for i in all_of}
+        yield dict.fromkeys(all_of, Kept.ALL)
         yield {}
         yield {i: Kept.ALL for i in all_of if i not in writes}
-        yield {i: Kept.ALL for i in writes}
+        yield dict.fromkeys(writes, Kept.ALL)
         for one in all_of:
             yield {one: Kept.ALL}
             yield {i: Kept.ALL for i in all_of if i != one}
@@ -270,7 +270,7 @@ def materialise(state: State, folder: Path) -> None:
         content = state[path]
         target = f"{folder}{path}"
         if content is None:
-            os.mkdir(target)
+            Path(target).mkdir()
         else:
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             os.write(descriptor, content)

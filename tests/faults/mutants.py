@@ -5,6 +5,7 @@ compiled: those are removed from the record of its calls instead, as is every si
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from faults.disk import Disk
 from faults.injection import Bench, Tally, kills, refusals
 from faults.power import Losses, power_cuts
 from faults.shim import Op, Record
-from faults.workloads import LogAppend, Workload, Zip
+from faults.workloads import Workload, Zip
 
 CAUGHT, SURVIVED = 3, 0
 
@@ -67,6 +68,7 @@ def _after_exchanges(room: Path) -> list[str]:
 def _after_resumed_training(room: Path) -> list[str]:
     """A training cut after three steps must end as the uninterrupted one does, to the bit."""
     import torch
+
     from training_case import Training
 
     torch.set_num_threads(1)
@@ -91,80 +93,148 @@ PROBES: Mapping[str, Callable[[Path], list[str]]] = {
 }
 
 
+Edit = tuple[str, str, str]
+"""In this function this text, which must stand there once, becomes that."""
+
+
 @dataclass(frozen=True)
 class Mutant:
-    """One safeguard removed: in this file of the package these pieces of text are replaced by those."""
+    """One safeguard removed by edits of one file of the package, and the probe that must see it."""
 
     name: str
     probe: str
     file: str
-    edits: tuple[tuple[str, str], ...]
+    edits: tuple[Edit, ...]
 
     def write(self, into: Path) -> None:
-        """A copy of the package with the edit; what is not edited is linked."""
+        """A copy of the package with the edits; what is not edited is linked."""
         source = Path(vesu.__file__).resolve().parent
         shutil.copytree(source, into / "vesu", copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__"))
         target = into / "vesu" / self.file
         text = (source / self.file).read_text(encoding="utf-8")
-        for old, new in self.edits:
-            if text.count(old) != 1:
-                raise ValueError(f"mutant {self.name!r}: {old!r} is {text.count(old)} times in {self.file}, not once")
-            text = text.replace(old, new)
+        for function, old, new in self.edits:
+            text = _edited(text, function, old, new)
         target.unlink()
         target.write_text(text, encoding="utf-8")
 
 
+def _edited(text: str, function: str, old: str, new: str) -> str:
+    # A function ends before the next line that is not deeper than its `def`.
+    found = re.search(rf"^( *)def {function}\(.*?(?=^\1(?![ )])\S|\Z)", text, re.DOTALL | re.MULTILINE)
+    if found is None or found[0].count(old) != 1:
+        raise ValueError(f"{function}: {old!r} must stand there once for the mutant to be made")
+    return text[: found.start()] + found[0].replace(old, new) + text[found.end() :]
+
+
 STORAGE, FILES, STORE = "data/storage.py", "run/checkpoint/files.py", "run/checkpoint/store.py"
 MANIFEST, RNG = "run/checkpoint/manifest.py", "distill/rng_state.py"
+FSYNC = "os.fsync(file.fileno())"
+REFUSED = 'self._tell("CHECKPOINT_REFUSED", path=self.folder / name, reason=str(error))'
+SET = 'now.set(saved["state"])'
 
 
-def _skipping(where: str) -> tuple[tuple[str, str], ...]:
-    return (('lambda: now.set(saved["state"])]', f'lambda: {where} or now.set(saved["state"])]'),)
+def _mutants(probe: str, file: str, edits: Mapping[str, Edit | tuple[Edit, ...]]) -> list[Mutant]:
+    def as_edits(given: Edit | tuple[Edit, ...]) -> tuple[Edit, ...]:
+        return (given,) if isinstance(given[0], str) else given  # type: ignore[return-value]
+
+    return [Mutant(name, probe, file, as_edits(given)) for name, given in edits.items()]
 
 
-MUTANTS = (
-    Mutant("file: no fsync", "zip, power", STORAGE, (("            os.fsync(file.fileno())\n", ""),)),
-    Mutant("file: no folder sync", "zip, power", STORAGE, (("replace(final)\n        _sync(final.parent)", "replace(final)"),)),
-    Mutant("file: written in place", "zip, kills", STORAGE, (
-        ("    temporary = _beside(final)\n    try:\n        with _opened", "    temporary = final\n    final.unlink(missing_ok=True)\n    try:\n        with _opened"),
-        ("        with contextlib.suppress(OSError):\n            temporary.unlink(missing_ok=True)", "        pass"),
-    )),
-    Mutant("file: fsync's error ignored", "zip, refusals", STORAGE, (
-        ("            os.fsync(file.fileno())\n", "            with contextlib.suppress(OSError):\n                os.fsync(file.fileno())\n"),
-    )),
-    Mutant("folder: nothing in it synced", "first save, power", STORAGE, (("            _sync_tree(temporary)\n", "            pass\n"),)),
-    Mutant("folder: its files not synced", "first save, power", STORAGE, (("            _sync(Path(here, name))\n", "            pass\n"),)),
-    Mutant("folder: itself not synced", "first save, power", STORAGE, (("        _sync(Path(here))\n", ""),)),
-    Mutant("folder: the one around not synced", "first save, power", STORAGE, (
-        ("rename(final)\n        if durable:\n            _sync(final.parent)", "rename(final)"),
-    )),
-    Mutant("folder: made under its own name", "rotation, kills", STORAGE, (
-        ("    temporary = _beside(final)\n    try:\n        if os.path.lexists", "    temporary = final\n    try:\n        if os.path.lexists"),
-        ("    finally:\n        shutil.rmtree(temporary, ignore_errors=True)", "    finally:\n        pass"),
-    )),
-    Mutant("make_folder: no folder sync", "first save, power", STORAGE, (("            _sync(each.parent)\n", ""),)),
-    Mutant("remove: no sync of the renaming", "rotation, power", STORAGE, (("            return\n        # Were its files' ends on disk before its own, a power cut would leave half of it under its name.\n        _sync(final.parent)\n", "            return\n"),)),
-    Mutant("remove: in place", "rotation, kills", STORAGE, (("            final.rename(grave)\n", "            grave = final\n"),)),
-    Mutant("rotation: one generation too few", "rotation, kills", STORE, (("if newer >= self.keep and", "if newer >= self.keep - 1 and"),)),
-    Mutant("part: no checksum", "bit flips", FILES, (("    if got != record:\n", "    if False:\n"),)),
-    Mutant("manifest: no checksum", "bit flips", MANIFEST, (
-        ("            if got != getattr(manifest, seal):\n", "            if False:\n"),
-        ("        if manifest.encode() != data:\n", "        if False:\n"),
-    )),
-    Mutant("manifest: its number not compared", "exchanges", FILES, (
-        ("    if number is not None and number != manifest.sequence:\n", "    if False:\n"),
-    )),
-    Mutant("resume: a refusal told to nobody", "exchanges", STORE, (
-        ('                self._tell("CHECKPOINT_REFUSED", path=self.folder / name, reason=str(error))\n', ""),
-    )),
-    Mutant("resume: the oldest taken", "exchanges", STORE, (
-        ("        for name in self._names():\n            try:\n", "        for name in reversed(self._names()):\n            try:\n"),
-    )),
-    Mutant("training: Python's generator not restored", "resumed training", RNG, _skipping('where == "rng.python"')),
-    Mutant("training: numpy's generator not restored", "resumed training", RNG, _skipping('where == "rng.numpy"')),
-    Mutant("training: torch's generator not restored", "resumed training", RNG, _skipping('where == "rng.torch"')),
-    Mutant("training: named generators not restored", "resumed training", RNG, _skipping('"generators" in where')),
-)  # fmt: skip
+MUTANTS = [
+    *_mutants(
+        "zip, power",
+        STORAGE,
+        {
+            "file: no fsync": ("atomic_write", FSYNC, "pass"),
+            "file: no folder sync": ("atomic_write", "_sync(final.parent)", "pass"),
+        },
+    ),
+    *_mutants(
+        "zip, refusals",
+        STORAGE,
+        {"file: fsync's error ignored": ("atomic_write", FSYNC, f"with contextlib.suppress(OSError): {FSYNC}")},
+    ),
+    *_mutants(
+        "zip, kills",
+        STORAGE,
+        {
+            "file: written in place": (
+                ("atomic_write", "temporary = _beside(final)", "(temporary := final).unlink(missing_ok=True)"),
+                ("atomic_write", "temporary.unlink(missing_ok=True)\n", "pass\n"),
+            )
+        },
+    ),
+    *_mutants(
+        "first save, power",
+        STORAGE,
+        {
+            "folder: nothing in it synced": ("atomic_folder", "_sync_tree(temporary)", "pass"),
+            "folder: its files not synced": ("_sync_tree", "_sync(Path(here, name))", "pass"),
+            "folder: itself not synced": ("_sync_tree", "_sync(Path(here))", "pass"),
+            "folder: the one around not synced": ("atomic_folder", "_sync(final.parent)", "pass"),
+            "make_folder: no folder sync": ("make_folder", "_sync(each.parent)", "pass"),
+        },
+    ),
+    *_mutants(
+        "rotation, power", STORAGE, {"remove: no folder sync": ("remove_tree_atomic", "_sync(final.parent)", "pass")}
+    ),
+    *_mutants(
+        "rotation, kills",
+        STORAGE,
+        {
+            "folder: filled under its own name": (
+                ("atomic_folder", "temporary = _beside(final)", "temporary = final"),
+                ("atomic_folder", "shutil.rmtree(temporary, ignore_errors=True)", "pass"),
+            ),
+            "remove: under its own name": ("remove_tree_atomic", "final.rename(grave)", "grave = final"),
+        },
+    ),
+    *_mutants(
+        "rotation, kills",
+        STORE,
+        {"rotation: a generation too few": ("_beyond_keep", "newer >= self.keep and", "newer >= self.keep - 1 and")},
+    ),
+    *_mutants("bit flips", FILES, {"part: no checksum": ("_check", "if got != record:", "if False:")}),
+    *_mutants(
+        "bit flips",
+        MANIFEST,
+        {
+            "manifest: no checksum": (
+                ("decode", "if got != getattr(manifest, seal):", "if False:"),
+                ("decode", "if manifest.encode() != data:", "if False:"),
+            )
+        },
+    ),
+    *_mutants(
+        "exchanges",
+        FILES,
+        {
+            "manifest: number not compared": (
+                "read_manifest",
+                "if number is not None and number != manifest.sequence:",
+                "if False:",
+            )
+        },
+    ),
+    *_mutants(
+        "exchanges",
+        STORE,
+        {
+            "resume: a refusal told to nobody": ("latest", REFUSED, "pass"),
+            "resume: the oldest taken": ("latest", "in self._names():", "in reversed(self._names()):"),
+        },
+    ),
+    *_mutants(
+        "resumed training",
+        RNG,
+        {
+            "training: Python's generator not restored": ("_plan_one", SET, f'where == "rng.python" or {SET}'),
+            "training: numpy's generator not restored": ("_plan_one", SET, f'where == "rng.numpy" or {SET}'),
+            "training: torch's generator not restored": ("_plan_one", SET, f'where == "rng.torch" or {SET}'),
+            "training: named generators not restored": ("_plan_one", SET, f'"generators" in where or {SET}'),
+        },
+    ),
+]
 
 
 def run_mutant(mutant: Mutant | None, probe: str = "") -> tuple[bool, str]:

@@ -102,14 +102,14 @@ def run_child(
         os.close(reader)
         _be_child(act, folder, fault, points, writer, trace)
     os.close(writer)
-    with open(reader, "rb") as pipe:
+    with os.fdopen(reader, "rb") as pipe:
         lines = pipe.read().decode().splitlines()
     _, status = os.waitpid(child, 0)
     acks = tuple(line[4:] for line in lines if line.startswith("ack "))
     last = next((line for line in lines if line.startswith("end ")), None)
     records: tuple[Record, ...] = ()
     if traced:
-        with open(trace, "rb") as file:
+        with os.fdopen(trace, "rb") as file:
             file.seek(0)
             records = _parsed(file.read())
     code = os.waitstatus_to_exitcode(status)

@@ -43,6 +43,12 @@ class Workload(Protocol):
     def judge(self, folder: Path, acks: Sequence[str]) -> str:
         """Recover, twice, and go on working; the word for what was found. Broken where a promise does not hold."""
 
+    def again(self, folder: Path, acknowledge: Acknowledge) -> None:
+        """What the next process does where one was killed: recover, one step more, acknowledge."""
+
+    def judge_again(self, folder: Path, acks: Sequence[str]) -> str:
+        """What :meth:`again` acknowledged must be there, and whole."""
+
 
 def number(acks: Sequence[str], kind: str) -> int:
     """The highest number acknowledged under these words; 0 for none."""
@@ -110,6 +116,20 @@ class LogAppend:
             judge_log(folder / "second.jsonl", number(acks, "kept second"), self._expected["second.jsonl"]),
         )
         return next((word for word in words if word == "refused aloud"), words[0])
+
+    def again(self, folder: Path, acknowledge: Acknowledge) -> None:
+        for name in ("events", "second"):
+            with LedgerWriter(folder / f"{name}.jsonl") as log:
+                log.append("AGAIN", ts_ns=2 * 10**18)
+                log.sync()
+                acknowledge(f"kept {name} {log.size}")
+
+    def judge_again(self, folder: Path, acks: Sequence[str]) -> str:
+        for name in ("events", "second"):
+            path, promised = folder / f"{name}.jsonl", number(acks, f"kept {name}")
+            there = verify(path).entries if path.exists() else 0
+            promise(there >= promised, f"{path.name}: {there} of {promised} acknowledged records are there")
+        return "all there"
 
 
 class LogMend(LogAppend):
@@ -194,6 +214,12 @@ class Zip:
         promise(not acks or found == self._whole[1], "an acknowledged submission.zip is gone")
         check_submission(path, dict.fromkeys("12", self.shape), n_threads=1)
         return ("old", "new")[self._whole.index(found)]
+
+    def again(self, folder: Path, acknowledge: Acknowledge) -> None:
+        self.act(folder, acknowledge)
+
+    def judge_again(self, folder: Path, acks: Sequence[str]) -> str:
+        return self.judge(folder, acks)
 
     def _write(self, folder: Path, version: int) -> None:
         rng = np.random.default_rng(version)
