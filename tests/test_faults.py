@@ -12,9 +12,7 @@ import pytest
 
 CAMPAIGN = Path(__file__).with_name("faults") / "campaign.py"
 pytestmark = [
-    pytest.mark.skipif(
-        not sys.platform.startswith("linux"), reason="the faults are injected by LD_PRELOAD: Linux only"
-    ),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="LD_PRELOAD is Linux's"),
     pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="the shim needs a C compiler"),
 ]
 

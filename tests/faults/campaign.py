@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from faults.checkpoints import FirstSave, Resume, Rotation
-from faults.damage import Detection, exchanges, flips, truncations
+from faults.damage import Detection, exchanges, flips, log_flips, truncations
 from faults.injection import Bench, Tally, kills, refusals
 from faults.mutants import MUTANTS, PROBES, room_base, run_mutant, without_each_fsync
 from faults.power import Losses, power_cuts, power_cuts_after_kills
@@ -44,12 +44,13 @@ class Size:
     flips_every: int
     whole_every: int
     truncations_every: int
+    log_flips_every: int
     slow: bool
     """Also the mutants of the training, the slow probes and each single fsync removed."""
 
 
-SHORT = Size(9, 2, 3, 5, 67, 1021, 127, slow=False)
-FULL = Size(1, 60, 1, 1, 1, 61, 1, slow=True)
+SHORT = Size(9, 2, 3, 5, 67, 1021, 127, 31, slow=False)
+FULL = Size(1, 60, 1, 1, 1, 61, 1, 1, slow=True)
 SLOW_PROBES = frozenset({"resumed training", "zip, refusals"})
 SHARDS = 8
 
@@ -138,6 +139,7 @@ def _flip(size: Size, shard: int, room: Path) -> Part:
 def _cut_files(size: Size, room: Path) -> Part:
     seen = Detection()
     truncations(room, seen, every=size.truncations_every)
+    log_flips(room, seen, every=size.log_flips_every)
     return Part("damage", seen.cases, seen.missed, {})
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from faults.checkpoints import fields, holds_what_was_saved, parts
 from faults.workloads import Broken, emptied
-from vesu.errors import FormatError, VesuError
+from vesu.errors import EvidenceError, FormatError, VesuError
+from vesu.ledger import LedgerWriter, verify
 from vesu.run.checkpoint import MANIFEST, Checkpoint, CheckpointStore, Manifest
 
 SIZE = 64 * 1024
@@ -31,7 +32,7 @@ class Detection:
         self.cases[kind] += 1
         try:
             load()
-        except FormatError:
+        except (FormatError, EvidenceError):
             return
         except Exception as error:  # noqa: BLE001 (a damage that surfaces as anything else is a fault, too)
             self.missed.append(f"{case}: {type(error).__name__}: {error}")
@@ -76,6 +77,24 @@ def flips(room: Path, seen: Detection, *, every: int, whole_every: int, shard: t
                 content[bit // 8] ^= 1 << bit % 8
             first += 8 * len(content)
     _load(checkpoint.path)  # all is mended: what was refused was refused for its flip
+
+
+def log_flips(room: Path, seen: Detection, *, every: int) -> None:
+    """Flip each ``every``-th bit of an event log; a changed last line feed makes the last record a torn one."""
+    path = emptied(room / "log") / "events.jsonl"
+    with LedgerWriter(path) as log:
+        log.append_many([("ITERATION", {"i": i, "loss": 0.1 * i, "nan": float("nan")}) for i in range(8)])
+
+    def check() -> None:
+        if verify(path).torn_bytes:
+            raise FormatError("the last record is torn")
+
+    with _mapped(path) as content:
+        for bit in range(0, 8 * len(content), every):
+            content[bit // 8] ^= 1 << bit % 8
+            seen.expect_refusal("bit flips, log", f"{path.name}: bit {bit} flipped", check)
+            content[bit // 8] ^= 1 << bit % 8
+    check()
 
 
 def truncations(room: Path, seen: Detection, *, every: int) -> None:

@@ -86,7 +86,7 @@ def power_cuts_after_kills(bench: Bench, losses: Losses, *, n_random: int = 0, e
                 continue
             seen.add(_key(state))
             case = f"{name} call {at} ({bench.changes[at].name.lower()}), then power cut"
-            losses.judge(name, case, lambda state=state: _judged_again(bench, state, again.acks))
+            losses.judge(name, case, lambda state=state, acks=again.acks: _judged_again(bench, state, acks))
 
 
 def _judged_again(bench: Bench, state: State, acks: Sequence[str]) -> str:
