@@ -88,11 +88,9 @@ def campaign(kills: int, seed: int, folder: Path) -> dict[str, Any]:
 def _phase(out: Path) -> str:
     """Where the newest checkpoint stands."""
     newest = max((out / "checkpoints").glob("ckpt-????????"), default=None)
-    return (
-        "before the first checkpoint"
-        if newest is None
-        else json.loads((newest / "ckpt_manifest.json").read_bytes())["phase"]
-    )
+    if newest is None:
+        return "before the first checkpoint"
+    return str(json.loads((newest / "ckpt_manifest.json").read_bytes())["phase"])
 
 
 def main() -> None:
