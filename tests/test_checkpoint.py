@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,15 @@ def test_wrong_parts_kinds_and_options(store: CheckpointStore) -> None:
             store.save("light", fields(), {**parts(), "a": bad})  # type: ignore[dict-item]
     with pytest.raises(ArgumentError, match="differ in more than case"):
         store.save("light", fields(), {**parts(), "A": b"", "a": b""})
+    for bad in (None, [], "a"):
+        with pytest.raises(ArgumentError, match="parts: got"):
+            store.save("light", fields(), bad)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="fields: got"):
+            store.save("light", bad, parts())  # type: ignore[arg-type]
+    itself: dict[str, Any] = {}
+    itself["itself"] = itself
+    with pytest.raises(ArgumentError, match="fields: maximum recursion"):
+        store.save("light", fields(progress=itself), parts())
     for kind in ("", "heavy", None, []):
         with pytest.raises(ArgumentError, match="kind: got"):
             store.save(kind, fields(), parts())  # type: ignore[arg-type]
@@ -266,6 +276,61 @@ def test_a_full_disk_leaves_the_checkpoints_there(store: CheckpointStore, monkey
     assert {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()} == before
     assert names(store) == [1]
     assert store.save("light", fields(), parts(seed=1)).manifest.sequence == 2
+
+
+class Killed(BaseException):
+    """The process is dead: nothing that it still tries has an effect."""
+
+
+STEPS = ("open", "fsync", "mkdir", "rename", "unlink", "rmdir")
+
+
+def killed_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the system's step of this number, and all after it, not happen; the steps that were asked for."""
+    asked: list[str] = []
+
+    def dying(step: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            asked.append(step)
+            if len(asked) > number:
+                raise Killed
+            return real(*args, **options)
+
+        return call
+
+    for step in STEPS:
+        monkeypatch.setattr(os, step, dying(step, getattr(os, step)))
+    return asked
+
+
+# R36: killed at any step of a save that rotates, the run has the old state or the new one, and goes on from it
+def test_killed_at_every_step_of_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_steps, found_numbers = 1000, set()
+    for number in range(1000):
+        if number > n_steps:
+            break
+        folder = tmp_path / str(number)
+        store = CheckpointStore(folder, keep=2)
+        before = [store.save("light", fields(), parts(300, seed)) for seed in range(2)]
+        with monkeypatch.context() as patch:
+            asked = killed_at(number, patch)
+            try:
+                store.save("light", fields(), parts(300, 2))
+                n_steps = number
+            except Killed:
+                pass
+        again = CheckpointStore(folder, keep=2)
+        found = again.latest()
+        assert found is not None and found.manifest.sequence in (2, 3), asked
+        assert found.read("search.npz") == parts(300, found.manifest.sequence - 1)["search.npz"]
+        assert found.manifest.sequence == 3 or found.manifest == before[1].manifest
+        assert again.latest() == found  # recovery changes nothing
+        found_numbers.add(found.manifest.sequence)
+        saved = again.save("light", fields(), parts(300, 9))
+        assert saved.manifest.sequence == found.manifest.sequence + 1
+        assert names(again) == [found.manifest.sequence, saved.manifest.sequence]
+        assert len(list(folder.iterdir())) == 2
+    assert 12 < n_steps < 100 and found_numbers == {2, 3}
 
 
 # R36: the checkpoint is safe, so that a rotation that fails is an event

@@ -95,6 +95,26 @@ def test_a_damaged_version_is_an_event(
     assert len(events.all) == 4
 
 
+# R37: "no such version" is an answer only where there never was one
+def test_a_deleted_older_version_does_not_hide_the_damage(
+    hub: FakeKagglehub, saved: list[Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = KaggleModelPublisher(HANDLE)
+    for checkpoint in saved:
+        publisher.publish(checkpoint)
+    (hub.folder / HANDLE / "3" / MANIFEST).write_bytes(b"{}")
+    real = hub.model_download
+
+    def deleted(handle: str) -> str:
+        if handle.endswith("/2"):
+            raise KaggleApiHTTPError("404 Client Error", Response(404))
+        return real(handle)
+
+    monkeypatch.setattr(hub, "model_download", deleted)
+    with pytest.raises(FormatError, match="manifest"):
+        publisher.fetch_latest(tmp_path / "into")
+
+
 def test_a_source_that_is_damaged_is_not_published(saved: list[Checkpoint], tmp_path: Path) -> None:
     publisher = FolderPublisher(tmp_path / "versions")
     (saved[0].path / "search.npz").write_bytes(b"torn")
@@ -275,7 +295,7 @@ def test_a_publisher_that_hangs_stops_nobody(events: Events, tmp_path: Path) -> 
 def test_a_closed_log_does_not_end_the_publishing(tmp_path: Path) -> None:
     def closed(name: str, /, **_: object) -> None:
         if "PUBLISH" in name:
-            raise ArgumentError("the log is closed")
+            raise RuntimeError("the log is closed")
 
     publisher = FolderPublisher(tmp_path / "versions")
     store = CheckpointStore(tmp_path / "checkpoints", emit=closed, publishers=[publisher])
