@@ -273,4 +273,26 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn one_fsync_serves_all_records_before_it() {
+        let path = std::env::temp_dir().join(format!("vesu-group-commit-{}", std::process::id()));
+        let mut log = Log::open(&path, &Cancel::new()).unwrap();
+        assert!(log.unsynced, "an earlier process may have left bytes without an fsync");
+        for flush_between in [false, true] {
+            for _ in 0..3 {
+                log.append("TEST", &Fields::default(), None).unwrap();
+                if flush_between {
+                    log.flush().unwrap();
+                    assert!(log.unsynced);
+                }
+            }
+            log.sync().unwrap();
+            assert!(!log.unsynced && log.pending.is_empty());
+            log.flush().unwrap();
+            assert!(!log.unsynced, "nothing new, nothing to do");
+        }
+        drop(log);
+        std::fs::remove_file(&path).unwrap();
+    }
 }
