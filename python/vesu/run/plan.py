@@ -145,9 +145,10 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
     samples = len(pairs) * config.sampling.voxels_per_volume
     steps = samples * sum(by_epoch) * config.search.max_iter * 3 * n_channels
     later_passes = math.ceil(len(by_epoch) / DRAWS_PER_PASS) - 1
+    in_reserve = test * _BASELINE_S_PER_VOXEL if config.time.fallback != "empty" else 0.0
     return {
         "discovery": 0.2,
-        "preflight": 0.5,
+        "preflight": 0.5 + in_reserve,
         "load": 0.1 + train * 2 * _READ_S_PER_VOXEL,
         "features": train * _FEATURES_S_PER_VOXEL,
         "train_data": 0.2 + samples * 1e-6,
