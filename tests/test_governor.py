@@ -124,12 +124,11 @@ def test_the_reserve_follows_what_is_known_later() -> None:  # R33
 
 
 def test_budgets_fill_the_session_and_an_overrun_is_an_event() -> None:  # R33
-    world = World(limit_s=2360.0, margin_s=100.0)
+    world = World(limit_s=2600.0, margin_s=100.0)
     world.governor.plan(EXPECTED)
     (planned,) = world.events("TIME_BUDGET_STATE")
     assert planned["fits_in_session"] and planned["expected_s"] == 1250
-    budgets = planned["budget_s"]
-    assert budgets["fit"] == pytest.approx(2020 / 1010 * 1000) and budgets["segment"] == 300
+    assert planned["budget_s"] == pytest.approx({name: 2 * seconds for name, seconds in EXPECTED.items()})
     with world.governor.phase("discovery"):
         world.clock.now_s += 19
         world.governor.observe(100.0)
@@ -140,6 +139,16 @@ def test_budgets_fill_the_session_and_an_overrun_is_an_event() -> None:  # R33
     (overrun,) = world.events("PHASE_BUDGET_OVERRUN")
     assert (overrun["phase"], overrun["spent_s"]) == ("discovery", 21)
     assert overrun["budget_s"] == pytest.approx(20)
+
+
+def test_where_time_is_short_the_reserve_is_kept() -> None:  # R33
+    world = World(limit_s=1500.0, margin_s=100.0)
+    world.governor.plan(EXPECTED)
+    (planned,) = world.events("TIME_BUDGET_STATE")
+    budgets = planned["budget_s"]
+    assert (budgets["segment"], budgets["package"]) == (300, 60)
+    assert budgets["fit"] == pytest.approx(1000 * (1400 - 360) / 1010)
+    assert sum(budgets.values()) == pytest.approx(1400)
 
 
 def test_what_does_not_fit_is_said_at_once() -> None:  # R33
