@@ -92,7 +92,7 @@ def test_measured_cost_moves_the_weights(log: EventLog) -> None:  # R34
         clock.now_s += 60
         load.advance()
     (calibration,) = events_of(log, "PHASE_WEIGHT_CALIBRATION")
-    speed = (60 + 25) / (10 + 25)
+    speed = (60 + 10) / (10 + 10)
     assert calibration["measured_s"] == 60
     assert calibration["speed_factor"] == pytest.approx(speed)
     assert calibration["weights_before"] == {"load": 0.1, "fit": 0.9}
@@ -105,7 +105,7 @@ def test_measured_cost_moves_the_weights(log: EventLog) -> None:  # R34
         # A quarter is left: 100/3 s by its own pace, 90*speed/4 by the plan. Both are heard, the pace more: the
         # logarithm of a step's cost varies by 0.5, that of the plan by log 2.
         pace, prior = 1 / 0.5**2, math.log(2) ** -2
-        speed = (60 + 100 + 25) / (10 + 0.75 * 90 + 25)
+        speed = (60 + 100 + 10) / (10 + 0.75 * 90 + 10)
         log_s = (pace * math.log(100 / 0.75) + prior * math.log(90 * speed)) / (pace + prior)
         assert progress.remaining_estimate_s == pytest.approx(math.exp(log_s) / 4)
         fit.advance()

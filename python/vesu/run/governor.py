@@ -108,14 +108,7 @@ class Governor:
             self._left_s = dict(expected_s)
             free_s = max(self._end_s() - self._clock.session_s(), 0.0)
             expected = math.fsum(expected_s.values())
-            reserved = min(math.fsum(expected_s.get(name, 0.0) for name in RESERVED), free_s * RESERVE_PART)
-            others = math.fsum(seconds for name, seconds in expected_s.items() if name not in RESERVED)
-            stretch = (free_s - reserved) / others if others > 0 and math.isfinite(free_s) else math.inf
-            self._budgets = {
-                name: seconds * (stretch if name not in RESERVED else RESERVE_FACTOR)
-                for name, seconds in expected_s.items()
-                if seconds > 0
-            }
+            self._budgets = _budgets(expected_s, free_s)
             self._log_state("planned", expected_s=expected, fits_in_session=expected <= free_s)
 
     @property
@@ -313,6 +306,19 @@ class Governor:
             }
             self._emit("RUNTIME_BUDGET_FINAL", **found)
             return found
+
+
+def _budgets(expected_s: Mapping[str, float], free_s: float) -> dict[str, float]:
+    """The free time, shared by expected cost; where it is short, the reserved phases keep their reserve."""
+    expected = math.fsum(expected_s.values())
+    stretch = dict.fromkeys(expected_s, free_s / expected if expected > 0 else math.inf)
+    reserve_s = RESERVE_FACTOR * math.fsum(expected_s.get(name, 0.0) for name in RESERVED)
+    others = expected - reserve_s / RESERVE_FACTOR
+    if free_s < RESERVE_FACTOR * expected and others > 0:
+        kept_s = min(reserve_s, RESERVE_PART * free_s)
+        for name in expected_s:
+            stretch[name] = kept_s * RESERVE_FACTOR / reserve_s if name in RESERVED else (free_s - kept_s) / others
+    return {name: seconds * stretch[name] for name, seconds in expected_s.items() if seconds > 0}
 
 
 def _number(seconds: float) -> float | None:

@@ -1,24 +1,34 @@
 """What a run will do, decided before it starts: phases and their weights, and who trains and who validates."""
 
+import dataclasses
+import hashlib
+import json
 import math
-from collections.abc import Iterable, Sequence
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
+from vesu import _core
 from vesu.config import RunConfig, SearchConfig
 from vesu.data.discover import Inventory, Pair
-from vesu.errors import DataError
+from vesu.errors import DataError, FileError
 from vesu.grid_search import EpochSettings
+from vesu.run.costs import Costs
+from vesu.run.weights import PHASES
 
 __all__ = [
     "CALIBRATION_VOLUMES",
     "DRAWS_PER_PASS",
+    "Forecast",
     "Split",
     "candidates_by_epoch",
     "configured_split",
     "epoch_settings",
+    "forecast",
     "phase_weights",
     "scored_pairs",
     "split_pairs",
@@ -34,6 +44,12 @@ _FEATURES_S_PER_VOXEL = 5e-7
 _SEGMENT_S_PER_VOXEL = 1e-6
 _BASELINE_S_PER_VOXEL = 4e-8
 _FIT_S_PER_WEIGHT_STEP = 6e-11
+
+_CACHED = ("load", "features")
+"""Phases whose results the cache holds."""
+
+_WARM_PART = 0.1
+"""Of the cost of such a phase, what is left of it when the cache has everything; only until that was measured once."""
 
 DRAWS_PER_PASS = 4
 """Epochs whose voxels are drawn from one computation of a volume's features: those cost far more than the voxels."""
@@ -122,15 +138,17 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
     def voxels(paths: Iterable[Path]) -> float:
         return _voxels(inventory, paths)
 
-    train = voxels(pair.image for pair in inventory.pairs)
+    pairs = _used(inventory, config)
+    train = voxels(pair.image for pair in pairs)
     test = voxels(volume.image for volume in inventory.tests)
     by_epoch = candidates_by_epoch(config.search)
-    samples = len(inventory.pairs) * config.sampling.voxels_per_volume
+    samples = len(pairs) * config.sampling.voxels_per_volume
     steps = samples * sum(by_epoch) * config.search.max_iter * 3 * n_channels
     later_passes = math.ceil(len(by_epoch) / DRAWS_PER_PASS) - 1
+    in_reserve = test * _BASELINE_S_PER_VOXEL if config.time.fallback != "empty" else 0.0
     return {
         "discovery": 0.2,
-        "preflight": 0.5,
+        "preflight": 0.5 + in_reserve,
         "load": 0.1 + train * 2 * _READ_S_PER_VOXEL,
         "features": train * _FEATURES_S_PER_VOXEL,
         "train_data": 0.2 + samples * 1e-6,
@@ -139,6 +157,73 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
         "segment": (test + train * config.sampling.validation_fraction) * _SEGMENT_S_PER_VOXEL,
         "package": 0.1 + test * _READ_S_PER_VOXEL * 5,
     }
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run's phases are expected to take, by the plan's constants and by what earlier runs took."""
+
+    expected_s: dict[str, float]
+    """Seconds of each phase."""
+    spreads: dict[str, float]
+    """How sure each is: the standard deviation of its logarithm."""
+    nominal_s: dict[str, float]
+    """The same by the plan's constants alone."""
+    kinds: dict[str, str]
+    inputs: str
+    costs: Costs
+
+    def learn(self, measured_s: Mapping[str, float]) -> None:
+        """Keep what a finished run took, for the next one; a disk that refuses is noted in ``costs.problem``."""
+        self.costs.record(self.nominal_s, self.kinds, measured_s)
+        self.costs.remember(self.inputs)
+        try:
+            self.costs.write()
+        except FileError as error:
+            self.costs.problem = str(error)
+
+
+def forecast(inventory: Inventory, config: RunConfig, n_channels: int, costs: Costs) -> Forecast:
+    """:func:`phase_weights`, corrected by what earlier runs of the same kind took (R34).
+
+    A run whose inputs an earlier one has seen finds its volumes and rows in the cache: that is a kind of its own.
+    """
+    nominal_s, inputs = phase_weights(inventory, config, n_channels), _inputs(inventory, config)
+    warm = costs.seen(inputs)
+    if warm:
+        nominal_s |= {phase: nominal_s[phase] * _WARM_PART for phase in _CACHED}
+    kinds = _kinds(config, warm)
+    return Forecast(costs.expected(nominal_s, kinds), costs.spreads(kinds), nominal_s, kinds, inputs, costs)
+
+
+def _kinds(config: RunConfig, warm: bool) -> dict[str, str]:
+    """What decides the cost of each phase's work besides its amount: runs of the same kind learn from each other."""
+    threads = config.n_threads or _core.thread_count()
+    path = f"{platform.machine()} {_core.simd_path()}"
+    machine = f"vesu {_core.__version__}, {path}, {os.cpu_count()} cores, {threads} threads"
+    steps = " ".join(step.name for step in config.segment.steps) if config.pipeline == "vesu" else ""
+    particular = {
+        "fit": f"{config.search.solver} on {config.search.device}",
+        "segment": f"{config.pipeline} {steps}",
+        **dict.fromkeys(_CACHED, "from the cache" if warm else ""),
+    }
+    return {phase: f"{phase} ({machine}) {particular.get(phase, '')}".rstrip() for phase in PHASES}
+
+
+def _inputs(inventory: Inventory, config: RunConfig) -> str:
+    """Names what the cached phases work on: files with their sizes, and what is drawn from them."""
+    files = [path for pair in _used(inventory, config) for path in (pair.image, pair.label)]
+    named = [[str(path), path.stat().st_size if path.exists() else 0] for path in files]
+    drawn = [config.features.scales, *dataclasses.astuple(config.sampling), config.seed, config.pipeline]
+    return hashlib.sha256(json.dumps([named, drawn]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _used(inventory: Inventory, config: RunConfig) -> Sequence[Pair]:
+    """The pairs that a search learns from and validates on."""
+    if len(inventory.pairs) < 2:
+        return inventory.pairs
+    split = configured_split(inventory.pairs, config)
+    return split.train + split.validation
 
 
 def _baseline_weights(inventory: Inventory, config: RunConfig) -> dict[str, float]:

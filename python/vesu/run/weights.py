@@ -28,7 +28,7 @@ DEFAULT_SPREAD = math.log(2.0)
 """How sure an expected cost is, as the standard deviation of its logarithm: a factor of 2 either way."""
 
 #: Measured seconds count against this part of the plan's as prior evidence that the plan's speed was right.
-PRIOR_PART = 0.25
+PRIOR_PART = 0.1
 
 #: A phase so many times cheaper than expected found its work done (a warm cache): it says nothing of the speed.
 FOUND_DONE = 8.0
