@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from vesu.data.volumes import encode_volume
 from vesu.ledger import LedgerWriter
 from vesu.reliability import measure_calibration
+from vesu.run.coverage import COVERAGE_REPORT, CoveragePlan, coverage_report
 from vesu.run.outputs import write_unmatched
+from vesu.run.postmortem import write_postmortem
+from vesu.run.profile import write_profile
 from vesu.run.validation import ScoredVolume
 from vesu.scoring import unmatched_features
 
@@ -58,6 +61,9 @@ def make_run_folder(folder: Path, spec: Spec | None = None) -> Path:
     np.savez(folder / "model.npz", coef=np.zeros((1, 4)), intercept=np.zeros(1))
     ledger = _events(folder / "events.jsonl", rows, spec, rng)
     _json(folder / "summary.json", _summary(spec, rows, _submission(folder / "submission.zip", masks), ledger))
+    _json(folder / COVERAGE_REPORT, coverage_report(folder / "events.jsonl"))
+    write_profile(folder)
+    write_postmortem(folder)
     return folder
 
 
@@ -233,8 +239,41 @@ def _events(path: Path, rows: list[dict[str, Any]], spec: Spec, rng: np.random.G
                     common={"run_id": "demo", "epoch": epoch},
                     ts_ns=1_790_000_000_000_000_000 + iteration,
                 )
+        _along_the_way(log, spec)
         log.append("RUN_END", {"run_id": "demo", "elapsed_s": sum(SECONDS)}, ts_ns=1_790_000_200_000_000_000)
         return {"entries": log.size, "root": log.root}
+
+
+def _along_the_way(log: LedgerWriter, spec: Spec) -> None:
+    """Coverage, phases, progress and memory: what the dashboard shows."""
+    start_ns = 1_790_000_000_000_000_000
+    train = [str(number) for number in range(7)]
+    plan = CoveragePlan((*train, HELD_OUT), tuple(train), (HELD_OUT,))
+    log.append("TRAIN_COVERAGE_PLAN", plan.to_json(), ts_ns=start_ns + 10**9)
+    for volume_id in (*train, HELD_OUT):
+        log.append("VOXELS_SAMPLED", {"volume_id": volume_id, "epoch": 0, "voxels": 40_000}, ts_ns=start_ns + 10**9)
+    at_s, done = 1.0, 0.0
+    for name, seconds in zip(PHASES, SECONDS, strict=True):
+        log.append("PHASE_START", {"phase": name}, ts_ns=start_ns + int(at_s * 1e9))
+        for part in range(1, 6):
+            at_s, done = at_s + seconds / 5, done + 20 * seconds / sum(SECONDS)
+            left_s = sum(SECONDS) * (1 - done / 100)
+            shown = {
+                "global_progress_reel": min(done, 100.0),
+                "train_progress_reel": 100.0 if name == "package" else 0.0,
+                "remaining_estimate_s": left_s,
+                "remaining_low_s": 0.8 * left_s,
+                "remaining_high_s": 1.3 * left_s,
+                "cursor": {"phase": name, "done": part, "total": 5},
+            }
+            log.append("GLOBAL_PROGRESS_REALTIME", shown, ts_ns=start_ns + int(at_s * 1e9))
+            held = {"rss_bytes": 2**30 + part * 2**28, "peak_rss_bytes": 2**31, "used_fraction": 0.4 + 0.05 * part}
+            log.append("MEMORY_HEALTH", {**held, "gpus": []}, ts_ns=start_ns + int(at_s * 1e9))
+        shares = {"logging_s": 0.01 * seconds, "io_s": 0.2 * seconds}
+        log.append("PHASE_END", {"phase": name, "seconds": seconds, **shares}, ts_ns=start_ns + int(at_s * 1e9))
+    for epoch in range(spec.epochs):
+        point = {"epoch": epoch, "best_objective": 0.31 - 0.01 * epoch, "best_candidate": 3, "judged_on": "validation"}
+        log.append("EPOCH_END", point, ts_ns=start_ns + int(at_s * 1e9))
 
 
 def _submission(path: Path, masks: dict[str, NDArray[np.uint8]]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from vesu.report.unmatched import (
     read_marked,
 )
 from vesu.report.views import View
+from vesu.run.postmortem import write_postmortem
 
 # ---- what it says ----
 
@@ -71,7 +72,8 @@ def test_every_volume_is_pictured_in_three_axes(page: Page) -> None:  # R30, ite
     alts = " ".join(image["alt"] or "" for image in images)
     assert all(f"volume 1407735, slice {axis} = " in alts for axis in "zyx")
     charts = [svg for svg in page.all("svg") if svg.get("role") == "img"]
-    assert len(charts) == 2 + 5 + 2  # density of two volumes; heat map, three training charts, phases; calibration
+    # Density of two volumes; heat map, three training charts, phases; calibration; progress, memory and cost.
+    assert len(charts) == 2 + 5 + 2 + 3
     assert all(len(chart["aria-label"] or "") > 30 for chart in charts)
 
 
@@ -198,6 +200,45 @@ def test_many_validation_volumes_keep_the_page_small(run: Path) -> None:  # R45
     assert sum(len(panel.source) for row in panels for panel in row) < 1.4 * BUDGET_BYTES
     page = Page(write_report(run))
     assert "The first 4 of 10 volumes" in page.text and "1500 of 5000 marked" in page.text
+
+
+def test_the_dashboard_tells_phase_eta_quality_and_cost(made: Path, page: Page) -> None:  # R41
+    text = re.sub(" +", " ", page.text)
+    profile = json.loads((made / "RUN_PROFILE_SUMMARY.json").read_text())
+    for words in (
+        "Phase all done",
+        "Progress 100.00\u202f% of all phases, as shown",
+        "Still to go (ETA) nothing",
+        "Training coverage 100.00\u202f% 8 of 8 pairs",
+        "Best objective 0.3100 validation score 0.560, F1 0.712",
+        f"Candidates a second {profile['search']['candidates_per_s']:.2f}",
+        "Speed-up – no previous run to compare with",
+        "Memory held 2.2 GiB",
+        "Trouble met none",
+        "Fit 1\u00a0min 28\u00a0s 57.5\u202f% 79.0\u202f% 20.0\u202f% 1.0\u202f% 1 yes",
+        "0 4\u202f050 ",
+    ):
+        assert words in text, words
+    labels = [svg["aria-label"] or "" for svg in page.all("svg")]
+    (progress,) = (label for label in labels if label.startswith("Progress shown over 40 points, up to 100.0 %"))
+    assert "points off the share of time after a tenth" in progress
+    assert "Measured time: computation 79.0%, files 20.0%, logging 1.0%" in labels
+    assert any(label.startswith("Memory held by the run: up to 2.25 GiB; at most 65 %") for label in labels)
+
+
+def test_the_dashboard_of_a_killed_run_says_where_it_stood(run: Path) -> None:  # R41
+    lines = (run / "events.jsonl").read_bytes().splitlines(keepends=True)
+    last = max(n for n, line in enumerate(lines) if b'"phase":"segment","total":5' in line and b'"done":2' in line)
+    (run / "events.jsonl").write_bytes(b"".join(lines[: last + 1]) + lines[last + 1][:50])
+    for name in ("summary.json", "post_mortem.json"):
+        (run / name).unlink()
+    text = re.sub(" +", " ", Page(write_report(run)).text)
+    assert "Phase Segment 2 of 5" in text and "Post-mortem: not recorded" in text
+    assert re.search(r"Still to go \(ETA\) 15\.7\u00a0s between 12\.6\u00a0s and 20\.5\u00a0s", text)
+    write_postmortem(run)
+    text = re.sub(" +", " ", Page(write_report(run)).text)
+    assert "killed the log breaks off" in text and "Stood in phase Segment" in text and "Phase Segment" in text
+    assert "Reached 89.7" in text
 
 
 def test_calibration_is_drawn_and_names_its_prior(made: Path, page: Page) -> None:  # R17
@@ -354,6 +395,9 @@ PARTS = {
     "leaderboard.json": "Leaderboard: not recorded",
     "submission.zip": "submission.zip is not in this folder",
     "segment": "Segmented volumes: not recorded",
+    "post_mortem.json": "Post-mortem: not recorded",
+    "RUN_PROFILE_SUMMARY.json": "Profile: not recorded",
+    "v3_train_coverage_report.json": "Training coverage not recorded",
     "masks": "1407735",
 }
 

@@ -66,7 +66,8 @@ def test_hostile_text_is_inert_everywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["summary.json", "config.json", "inventory.json", "preflight.json", "leaderboard.json",
-                                  "segment/1407735.json", "failure.json"])  # fmt: skip
+                                  "segment/1407735.json", "failure.json", "post_mortem.json",
+                                  "RUN_PROFILE_SUMMARY.json", "v3_train_coverage_report.json"])  # fmt: skip
 @pytest.mark.parametrize("data", [b"", b"{", b"[" * 100_000, b"3", b"\xff\xfe", b'{"a": NaN}', b"9" * 10_000],
                          ids=["empty", "open", "deep", "number", "bytes", "nan", "long"])  # fmt: skip
 def test_malformed_json_names_the_file(run: Path, name: str, data: bytes) -> None:
@@ -97,6 +98,13 @@ def test_malformed_json_names_the_file(run: Path, name: str, data: bytes) -> Non
         ("summary.json", {"validation": {"by_volume": [{"tunnels": {"label": 0.5}}]}}, "tunnels: label: got 0.5"),
         ("summary.json", {"validation": {"baselines": {"a": {"by_volume": 3}}}}, "by_volume: got 3; accepted: a list"),
         ("segment/1407735.json", {"ink_ratio_by_slice": ["x"]}, "ink_ratio_by_slice: 0: got 'x'"),
+        ("post_mortem.json", {"reached_pct": "half"}, "reached_pct: got 'half'; accepted: a number"),
+        ("RUN_PROFILE_SUMMARY.json", {"phases": [{"shares": {"io": "much"}}]}, r"phases\[0\]: shares: io: got 'much'"),
+        (
+            "v3_train_coverage_report.json",
+            {"coverage_gap_is_justified": 1},
+            "justified: got 1; accepted: true or false",
+        ),
         ("preflight.json", {"checked_pairs": 1.5}, "checked_pairs: got 1.5; accepted: a whole number"),
     ],
 )

@@ -1,83 +1,22 @@
-"""The charts, as matplotlib SVG whose colours and fonts are the page's own, so that they suit light and dark."""
+"""The charts of outcome, volumes and search."""
 
-import html
-import io
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vesu.report.calibration import Calibration
+from vesu.report.canvas import ACCENT, BAND, CARD, INK, SECOND, SOFT, as_svg, drawing
 from vesu.report.extras import optional
 from vesu.report.loader import Candidate, Phase
 from vesu.report.training import Curve
 
-# Stand-ins that no colour map yields, each replaced by a CSS variable of the page after drawing.
-INK, SOFT, GRID, ACCENT, SECOND, BAND, CARD = (f"#0102{last:02x}" for last in range(3, 10))
-VARIABLES = {INK: "ink", SOFT: "soft", GRID: "line", ACCENT: "accent", SECOND: "second", BAND: "band", CARD: "card"}
 MAX_VECTOR_CELLS = 4000
 MAX_POINTS = 2000
 MAX_PHASES = 40
 MAX_BINS, MAX_GROUPS = 200, 40
-SETTINGS = {
-    "svg.fonttype": "none",  # text stays text: the page's font, selectable, read by screen readers
-    "svg.hashsalt": "vesu",  # the same chart gives the same bytes
-    "text.parse_math": False,  # a "$" in a name is a dollar
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": SOFT,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": SOFT,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.facecolor": CARD,
-    "legend.edgecolor": CARD,
-    "legend.framealpha": 1.0,
-    "legend.fontsize": 8.5,
-    "figure.facecolor": "none",
-}
-
-
-@contextmanager
-def _axes(width: float, height: float) -> Iterator[tuple[Any, Any]]:
-    """A figure of its own (no pyplot, no global figure list); the settings hold only inside."""
-    matplotlib, figures = optional("matplotlib"), optional("matplotlib.figure")
-    with matplotlib.rc_context(SETTINGS):
-        figure = figures.Figure(figsize=(width / 72, height / 72), layout="constrained")
-        yield figure, figure.add_subplot()
-
-
-def _svg(figure: Any, name: str, alt: str) -> str:
-    """The figure as inline SVG: page colours, ids of its own, no width and height, a text alternative."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
-    svg = re.sub(r'(xlink:href|href)="#', rf'\1="#{name}-', svg)
-    svg = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", svg)
-    svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
-    svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg, count=1)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt, quote=True)}" class="chart" ', 1)
 
 
 def phases_chart(phases: Sequence[Phase]) -> str:
@@ -85,7 +24,7 @@ def phases_chart(phases: Sequence[Phase]) -> str:
     phases = phases[:MAX_PHASES]
     seconds = [phase.seconds or 0.0 for phase in phases]
     total, longest = sum(seconds) or 1.0, max(seconds) or 1.0
-    with _axes(360, 21 * len(phases) + 34) as (figure, axes):
+    with drawing(360, 21 * len(phases) + 34) as (figure, axes):
         rows = np.arange(len(phases))
         axes.barh(rows, seconds, height=0.62, color=ACCENT)
         axes.set_yticks(rows, [_short(phase.name) for phase in phases])
@@ -100,13 +39,13 @@ def phases_chart(phases: Sequence[Phase]) -> str:
         axes.set_xlim(0, longest * 1.45)
         axes.set_xlabel("seconds")
         names = "; ".join(f"{phase.name} {value:.1f} s" for phase, value in zip(phases, seconds, strict=True))
-        return _svg(figure, "phases", f"Time per phase: {names}")
+        return as_svg(figure, "phases", f"Time per phase: {names}")
 
 
 def training_chart(name: str, curve: Curve, label: str, *, winner: int | None, log: bool = False) -> str:
     """One quantity of all candidates over the search: range, median, and the winner."""
     n_steps, curve = len(curve.step), _thin(curve)
-    with _axes(360, 230) as (figure, axes):
+    with drawing(360, 230) as (figure, axes):
         axes.fill_between(curve.step, curve.minimum, curve.maximum, color=BAND, linewidth=0, label="min to max")
         axes.plot(
             curve.step, curve.median, color=SECOND, linewidth=1.4, linestyle=(0, (3, 1.5)), zorder=3, label="median"
@@ -124,7 +63,7 @@ def training_chart(name: str, curve: Curve, label: str, *, winner: int | None, l
         ends = f"median from {curve.median[0]:.4g} to {curve.median[-1]:.4g}"
         if curve.winner is not None:
             ends += f", winner from {curve.winner[0]:.4g} to {curve.winner[-1]:.4g}"
-        return _svg(figure, name, f"{label} over {n_steps} iterations: {ends}")
+        return as_svg(figure, name, f"{label} over {n_steps} iterations: {ends}")
 
 
 def _log_axis(axes: Any) -> None:
@@ -166,7 +105,7 @@ def density_chart(name: str, volume_id: str, by_slice: Sequence[float], overall:
     size = -(-len(values) // MAX_POINTS)  # more slices than points: the mean of each few neighbours
     starts = np.arange(0, len(values), size)
     heights = np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
-    with _axes(310, 175) as (figure, axes):
+    with drawing(310, 175) as (figure, axes):
         axes.fill_between(starts, 0, heights, step="mid", color=BAND, linewidth=0)
         axes.plot(starts, heights, drawstyle="steps-mid", color=ACCENT, linewidth=1.3)
         if overall is not None:
@@ -179,7 +118,7 @@ def density_chart(name: str, volume_id: str, by_slice: Sequence[float], overall:
         alt = f"Surface density by slice of {volume_id}: {values.min():.2f} % to {values.max():.2f} %"
         if overall is not None:
             alt += f", {overall:.2%} over the whole volume"
-        return _svg(figure, name, alt)
+        return as_svg(figure, name, alt)
 
 
 def reliability_chart(calibration: Calibration) -> str | None:
@@ -192,7 +131,7 @@ def reliability_chart(calibration: Calibration) -> str | None:
         drawn.append((corrected, SECOND, "s", "corrected to the volumes' density"))
     if not drawn:
         return None
-    with _axes(360, 300) as (figure, axes):
+    with drawing(360, 300) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
         for diagram, colour, marker, label in drawn:
             bins = diagram.bins[:MAX_BINS]
@@ -212,7 +151,7 @@ def reliability_chart(calibration: Calibration) -> str | None:
             for diagram, _, _, label in drawn
             if diagram.ece is not None
         )
-        return _svg(figure, "reliability", f"Reliability diagram of the validation volumes. {errors}")
+        return as_svg(figure, "reliability", f"Reliability diagram of the validation volumes. {errors}")
 
 
 def uncertainty_chart(calibration: Calibration) -> str | None:
@@ -221,7 +160,7 @@ def uncertainty_chart(calibration: Calibration) -> str | None:
     if not groups:
         return None
     rates = [100 * group.error_rate for group in groups]
-    with _axes(360, 300) as (figure, axes):
+    with drawing(360, 300) as (figure, axes):
         places = np.arange(len(groups))
         axes.bar(places, rates, width=0.82, color=ACCENT)
         if calibration.error_rate is not None:
@@ -239,7 +178,7 @@ def uncertainty_chart(calibration: Calibration) -> str | None:
             f"Share of wrong calls by uncertainty in {len(groups)} groups: {rates[0]:.1f} % where the ensemble is "
             f"surest, {rates[-1]:.1f} % where it is least sure"
         )
-        return _svg(figure, "uncertainty", alt)
+        return as_svg(figure, "uncertainty", alt)
 
 
 def heat_map(rows: Sequence[Candidate]) -> str | None:
@@ -253,7 +192,7 @@ def heat_map(rows: Sequence[Candidate]) -> str | None:
     for row in usable:
         grid[neurons.index(row.neuron), columns.index((row.l2, row.l1))] = row.objective  # type: ignore[arg-type]
     best = np.unravel_index(np.nanargmin(grid), grid.shape)
-    with _axes(370, min(900, 17 * len(neurons) + 96)) as (figure, axes):
+    with drawing(370, min(900, 17 * len(neurons) + 96)) as (figure, axes):
         mesh = _cells(axes, grid)
         axes.set_yticks(*_ticks([str(neuron) for neuron in neurons]))
         axes.set_xticks(*_ticks([_power(l1) for _, l1 in columns]), rotation=90)
@@ -273,7 +212,7 @@ def heat_map(rows: Sequence[Candidate]) -> str | None:
             f"and l2: {np.nanmin(grid):.4f} to {np.nanmax(grid):.4f}, best at neuron {neurons[best[0]]}, "
             f"l1 {_power(columns[best[1]][1])}, l2 {_power(columns[best[1]][0])}"
         )
-        return _svg(figure, "heat", alt)
+        return as_svg(figure, "heat", alt)
 
 
 def _cells(axes: Any, grid: NDArray[np.float64]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vesu.report import figures, text
 from vesu.report.extras import optional
+from vesu.report.glance import glance
 from vesu.report.loader import Run, Submission, Validation, Volume
 from vesu.report.pictures import PROBABILITY_MAP, UNCERTAINTY_MAP, Gallery, gradient, make_gallery
 from vesu.report.scores import DIMENSIONS, VolumeScore
@@ -85,6 +86,7 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "submission_verdict": _submission_verdict(summary.submission if summary else None),
         "ledger_verdict": _ledger_verdict(run),
         "charts": _charts(run, safe),
+        "glance": _glance(run, safe),
         "chart_titles": [name for name in figures.chart_names() if name != "loss"],
         "percentiles": _percentile_names(run.volumes),
         "limits": {"top": TOP_CANDIDATES, "candidates": MAX_CANDIDATES, "rows": MAX_ROWS, "open": OPEN_VOLUMES},
@@ -199,6 +201,13 @@ def _charts(run: Run, safe: Any) -> dict[str, Any]:
             if name in training.curves:
                 drawn[name] = figures.training_chart(name, training.curves[name], title, winner=winner, log=log)
     return {name: safe(svg) for name, svg in drawn.items() if svg}
+
+
+def _glance(run: Run, safe: Any) -> dict[str, Any]:
+    """The dashboard."""
+    validation = run.summary.validation if run.summary else None
+    shown = glance(run.dashboard, run.events.timeline if run.events else None, validation.scores if validation else {})
+    return shown | {"charts": {name: safe(svg) for name, svg in shown["charts"].items()}}
 
 
 def _pictured(volumes: Sequence[Volume], safe: Any) -> dict[str, Any]:

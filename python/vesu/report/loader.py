@@ -8,6 +8,7 @@ from typing import Any
 
 from vesu.errors import DataError, EvidenceError, FileError, FormatError
 from vesu.ledger import verify
+from vesu.report import dashboard
 from vesu.report.calibration import Calibration, read_calibration
 from vesu.report.jsonfile import Node, parse_json, read_bytes
 from vesu.report.scores import TERMS, VolumeScore, read_volume_scores
@@ -15,7 +16,7 @@ from vesu.report.training import Events, read_events
 
 RUN_FILES = (
     "summary.json", "config.json", "events.jsonl", "inventory.json", "preflight.json", "leaderboard.json",
-    "failure.json",
+    "failure.json", *dashboard.FILES,
 )  # fmt: skip
 STEP_COUNTS = (
     "voxels_before", "voxels_after", "voxels_added", "voxels_removed", "components", "tunnels", "cavities",
@@ -193,6 +194,7 @@ class Run:
     failure: str | None
     marked_paths: tuple[Path, ...]
     """Slices of the validation volumes with their unmatched features."""
+    dashboard: dashboard.Dashboard
 
 
 def load_run(folder: Path) -> Run:
@@ -231,6 +233,7 @@ def load_run(folder: Path) -> Run:
         ledger=_check_ledger(folder / "events.jsonl"),
         failure=_failure(folder / "failure.json"),
         marked_paths=tuple(sorted((folder / "validation").glob("*.npz"))),
+        dashboard=dashboard.read_dashboard(folder),
     )
 
 

@@ -1,4 +1,4 @@
-"""The event log as the report needs it: how many events of each name, and the training curves."""
+"""The event log as the report needs it: how many events of each name, the training curves, the run along its time."""
 
 import json
 from array import array
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vesu.errors import FileError, FormatError
 from vesu.report.jsonfile import Node, parse_json
+from vesu.report.timeline import Timeline, TimelineReader
 
 ITERATION_EVENT = "TRAIN_ITERATION"
 QUANTITIES = ("loss", "grad_norm", "nonzero")
@@ -48,6 +49,7 @@ class Events:
     counts: Mapping[str, int]
     torn_tail: bool
     training: Training | None
+    timeline: Timeline
 
 
 @dataclass
@@ -87,7 +89,7 @@ def read_events(path: Path, *, winner: int | None = None) -> Events | None:
         line without its line feed is a torn tail, as a killed run leaves it, and only reported.
     """
     counts: Counter[str] = Counter()
-    columns = _Columns()
+    columns, timeline = _Columns(), TimelineReader()
     torn = False
     try:
         with path.open("rb") as lines:
@@ -98,13 +100,14 @@ def read_events(path: Path, *, winner: int | None = None) -> Events | None:
                 node = Node(parse_json(line, f"{path}: line {number}"), f"{path}: line {number}")
                 name = node.text("event") or "(no name)"
                 counts[name] += 1
+                timeline.take(name, node)
                 if name == ITERATION_EVENT:
                     columns.append(node)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise FileError(error.errno, error.strerror, str(path)) from error
-    return Events(counts.total(), dict(sorted(counts.items())), torn, _training(columns, winner))
+    return Events(counts.total(), dict(sorted(counts.items())), torn, _training(columns, winner), timeline.timeline())
 
 
 def _is_json(line: bytes) -> bool:

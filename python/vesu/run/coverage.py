@@ -189,7 +189,8 @@ def coverage_report(log: Path) -> dict[str, Any]:
         The plan's fields, and ``pair_count_sampled`` (pairs of the plan with voxels in the first epoch),
         ``train_pair_coverage_pct_effective`` (of the discovered ones, 0 to 100), ``coverage_gap_reason`` ("none"
         without a gap), ``coverage_gap_is_justified`` (true without a gap, or where the evidence holds),
-        ``missing_effective`` (ids without a voxel) and ``epochs`` (volumes, voxels and missing training volumes of each epoch).
+        ``missing_effective`` (ids without a voxel) and ``epochs`` (volumes, voxels and missing training volumes of
+        each).
 
     Raises
     ------

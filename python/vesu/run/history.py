@@ -30,7 +30,6 @@ BETWEEN_SESSIONS = {"LEDGER_TAIL_TRUNCATED", "LATEST_VALID_CKPT", "CHECKPOINT_RE
 _ITERATION = re.compile(
     rb'\{"candidate":(\d+),"epoch":(\d+),"event":"TRAIN_ITERATION","grad_norm":[^,]*,"hash":"\w{64}","iter":(\d+),'
 )
-_TS_NS = re.compile(rb'"ts_ns":"(\d+)"\}$')
 
 
 @dataclass(frozen=True)
@@ -336,8 +335,7 @@ class _Reader:
 
     def _ended_ns(self) -> int:
         """Time of the record before this one: what is closed by a record ended there at the latest."""
-        found = _TS_NS.search(self._line_before)
-        return int(found[1]) if found else 0
+        return _ts_ns(_parse(self._line_before) or {})
 
     def _epoch_start(self, event: Event) -> None:
         samples = event.get("samples")

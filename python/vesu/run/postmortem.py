@@ -222,11 +222,15 @@ def _blocking_point(history: History) -> dict[str, Any]:
 
 def _suspects(folder: Path, history: History) -> Iterator[dict[str, Any]]:
     """What the evidence speaks for, where nobody could say why; none of it proves anything."""
+    stopping = history.newest.get("RUN_STOPPING")
+    if stopping is not None and _ours(history, stopping):
+        yield {"suspect": "it was told to stop, and ended before that was done", "evidence": _evidence(stopping)}
     memory = history.newest.get("MEMORY_ALERT")
-    if memory is not None and memory.get("level") != "ok":
+    if memory is not None and memory.get("level") != "ok" and _ours(history, memory):
         yield {"suspect": "memory ran out", "evidence": _evidence(memory)}
     stall, cleared = history.newest.get("STALL_SUSPECTED"), history.newest.get("STALL_CLEARED")
-    if stall is not None and (cleared is None or cleared["seq"] < stall["seq"]):
+    over = stall is not None and cleared is not None and cleared["seq"] > stall["seq"]
+    if stall is not None and not over and _ours(history, stall):
         yield {"suspect": "it was stuck, and somebody ended it", "evidence": _evidence(stall)}
     limit_s = (history.start.get("config") or {}).get("time", {}).get("limit_s")
     session_s = history.sessions[-1].elapsed_s if history.sessions else 0.0
@@ -236,6 +240,11 @@ def _suspects(folder: Path, history: History) -> Iterator[dict[str, Any]]:
         free = shutil.disk_usage(folder).free
         if free < FULL_DISK_BYTES:
             yield {"suspect": "the disk is full", "evidence": {"free_bytes_now": free}}
+
+
+def _ours(history: History, event: Event) -> bool:
+    """Whether the event is the last session's."""
+    return bool(event["seq"] > history.start.get("seq", -1))
 
 
 def _evidence(event: Event) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def write_profile(
     folder : path
         With the run's ``events.jsonl``, flushed.
     previous : mapping, optional
-        The profile of the run to compare with, from :func:`read_profile`.
+        The profile of the run to compare with, from :func:`read_profile`; by default the one that the run put into its
+        log when it began (``PREVIOUS_RUN_PROFILE``).
     history : History, optional
         The folder's log where it was read already.
 
@@ -68,13 +69,16 @@ def write_profile(
 def read_profile(folder: Path) -> dict[str, Any] | None:
     """The profile in a run folder; None where there is none that can be used: it only serves to compare with.
 
-    To be read before a new run in the same folder replaces it.
+    A new run in the same folder reads it before it clears the folder, and logs it as ``PREVIOUS_RUN_PROFILE``, so that
+    a later session still has it.
     """
     try:
         found = json.loads((folder / PROFILE).read_bytes(), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        return None
+    return {name: value for name, value in found.items() if name != "speed_up"}  # which is about yet another run
 
 
 def _refuse(token: str) -> float:
@@ -89,7 +93,7 @@ def profile_of(history: History, previous: Mapping[str, Any] | None = None) -> d
     history : History
         The run's log.
     previous : mapping, optional
-        Another run's profile.
+        Another run's profile; by default the one in the log.
 
     Returns
     -------
@@ -135,6 +139,8 @@ def profile_of(history: History, previous: Mapping[str, Any] | None = None) -> d
         "quality": _quality(history),
         "validation": _validation(history),
     }
+    if previous is None:
+        previous = history.newest.get("PREVIOUS_RUN_PROFILE", {}).get("profile")
     return profile | {"speed_up": _speed_up(profile, previous)}
 
 
@@ -172,7 +178,8 @@ def _search(history: History) -> dict[str, Any] | None:
         return None
     max_iter = (history.start.get("config") or {}).get("search", {}).get("max_iter")
     candidates = len({candidate for _, candidate in iterations.reached})
-    whole = sum(1 for reached in iterations.reached.values() if reached == max_iter)
+    ended = {epoch.get("epoch") for epoch in history.epochs}  # a solver may be done before max_iter
+    whole = sum(1 for (epoch, _), reached in iterations.reached.items() if epoch in ended or reached == max_iter)
     each_s = fit_s / iterations.records
     return {
         "seconds": fit_s,
