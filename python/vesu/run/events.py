@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from vesu.errors import ArgumentError
 from vesu.ledger import LedgerWriter
 from vesu.run.clock import Clock
+from vesu.run.stopwatch import StopWatch
 
 __all__ = ["EventLog", "IterationLike"]
 
@@ -44,6 +45,8 @@ class EventLog:
         Stands in every record, so that a log that several runs share tells them apart.
     clock : Clock, optional
         Where ``ts_ns`` comes from. Should it step back, the last record's time is repeated.
+    watch : StopWatch, optional
+        Counts the time that logging takes.
 
     Raises
     ------
@@ -68,11 +71,20 @@ class EventLog:
     [('RUN_START', 'demo', 7)]
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, run_id: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        run_id: str,
+        clock: Clock | None = None,
+        watch: StopWatch | None = None,
+    ) -> None:
         if not isinstance(run_id, str) or not run_id:
             raise ArgumentError(f"run_id: got {run_id!r}; accepted: a str that is not empty")
         self.run_id = run_id
         self._clock = clock or Clock()
+        self.watch = watch or StopWatch()
+        """What of the run's time goes into logging, and into files (R41)."""
         self._ledger = LedgerWriter(path)
 
     def emit(self, name: str, /, **fields: Any) -> int:
@@ -92,9 +104,10 @@ class EventLog:
         FileError
             The disk refused. When it did so before the event was accepted, nothing was; else a later flush writes it.
         """
-        sequence = self._ledger.append(name, {"run_id": self.run_id, **fields}, ts_ns=self._clock.ts_ns())
-        self._ledger.flush()
-        return sequence
+        with self.watch.measure("logging"):
+            sequence = self._ledger.append(name, {"run_id": self.run_id, **fields}, ts_ns=self._clock.ts_ns())
+            self._ledger.flush()
+            return sequence
 
     def emit_iterations(self, record: IterationLike, epoch: int) -> int:
         """Append one ``TRAIN_ITERATION`` per candidate of the record; returns the first one's number.
@@ -106,17 +119,18 @@ class EventLog:
         ArgumentError, FileError
             See :meth:`vesu.ledger.LedgerWriter.append_iterations`.
         """
-        return self._ledger.append_iterations(
-            "TRAIN_ITERATION",
-            iteration=int(record.iteration),
-            max_iter=int(record.max_iter),
-            candidate_first=int(record.candidate_first),
-            loss=record.loss,
-            gradient_norm=record.gradient_norm,
-            nonzero=record.nonzero,
-            common={"run_id": self.run_id, "epoch": epoch},
-            ts_ns=self._clock.ts_ns(),
-        )
+        with self.watch.measure("logging"):
+            return self._ledger.append_iterations(
+                "TRAIN_ITERATION",
+                iteration=int(record.iteration),
+                max_iter=int(record.max_iter),
+                candidate_first=int(record.candidate_first),
+                loss=record.loss,
+                gradient_norm=record.gradient_norm,
+                nonzero=record.nonzero,
+                common={"run_id": self.run_id, "epoch": epoch},
+                ts_ns=self._clock.ts_ns(),
+            )
 
     def flush(self) -> None:
         """Hand every accepted event to the system. Raises FileError, and may then be called again."""
@@ -124,7 +138,8 @@ class EventLog:
 
     def sync(self) -> None:
         """Make every accepted event durable (fsync). Raises FileError."""
-        self._ledger.sync()
+        with self.watch.measure("logging"):
+            self._ledger.sync()
 
     def close(self) -> None:
         """Sync and close; :attr:`size` and :attr:`root` stay readable. Raises FileError."""

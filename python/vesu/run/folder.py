@@ -35,10 +35,13 @@ OUTPUTS = (
     "report.html",
     "failure.json",
     "results.zip",
+    "v3_train_coverage_report.json",
+    "RUN_PROFILE_SUMMARY.json",
+    "post_mortem.json",
 )
 FOLDERS = ("segment", "validation", "masks")
 
-ENDINGS = ("summary.json", "report.html", "failure.json")
+ENDINGS = ("summary.json", "report.html", "failure.json", "post_mortem.json")
 """What tells how a session ended: a session that goes on has not ended yet."""
 
 LATE_PHASES = ("segment", "package")

@@ -13,6 +13,7 @@ from vesu.errors import ArgumentError
 from vesu.features import FeatureSpec
 from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord, SearchState, choose_device
 from vesu.run import compatibility, stages
+from vesu.run.coverage import TrainCoverage
 from vesu.run.outputs import finite
 from vesu.run.plan import Split, candidates_by_epoch, epoch_settings
 from vesu.run.session import Session
@@ -40,13 +41,13 @@ def load(session: Session, pairs: Sequence[Pair], cache: ArrayCache) -> dict[str
         return ids
 
 
-def prepare(session: Session, split: Split, cache: ArrayCache, spec: FeatureSpec) -> Prepared:
+def prepare(session: Session, split: Split, cache: ArrayCache, spec: FeatureSpec, coverage: TrainCoverage) -> Prepared:
     """The phases load, features and train_data: repeated in every session, from the cache where it holds them."""
     pairs = sorted((*split.train, *split.validation), key=lambda pair: pair.volume_id)
     ids = load(session, pairs, cache)
     session.state.dataset = _dataset(split, ids)
     session.agree("data", compatibility.data_fields(_files(split.train, ids), _files(split.validation, ids), spec))
-    draws = Draws(session, cache, spec, ids)
+    draws = Draws(session, cache, spec, ids, coverage)
     return Prepared(split, ids, _train_data(session, draws, split, pairs), draws)
 
 
@@ -58,6 +59,7 @@ class Draws:
     cache: ArrayCache
     spec: FeatureSpec
     ids: Mapping[str, stages.SourceIds]
+    coverage: TrainCoverage
 
     def rows(self, pair: Pair, epoch: int, n_epochs: int) -> stages.Rows:
         rows = stages.sampled_rows(
@@ -70,6 +72,8 @@ class Draws:
             voxels=len(rows.y),
             surface=int(rows.y.sum()),
         )
+        if epoch == 0:
+            self.coverage.sampled(pair.volume_id, len(rows.y))
         return rows
 
 

@@ -19,15 +19,21 @@ from vesu.features import FeatureSpec
 from vesu.ledger import verify
 from vesu.run import compatibility, evidence, learning, rng, segmenting
 from vesu.run.checkpoint import write_results_zip
+from vesu.run.costs import COSTS_NAME, Costs
+from vesu.run.coverage import CoveragePlan, TrainCoverage
 from vesu.run.events import EventLog
+from vesu.run.history import read_history
 from vesu.run.interrupts import StopRequested
 from vesu.run.memory import MemoryMonitor
 from vesu.run.opening import RESULTS_ZIP, opened
 from vesu.run.outputs import printable, submission_entry
-from vesu.run.plan import configured_split, phase_weights, scored_pairs
+from vesu.run.plan import Split, configured_split, forecast, scored_pairs
+from vesu.run.postmortem import write_postmortem
+from vesu.run.profile import read_profile, write_profile
 from vesu.run.progress import PHASES, Progress
 from vesu.run.safe_submission import SafeSubmission
 from vesu.run.session import Session
+from vesu.run.stopwatch import TimedCache
 from vesu.submission import SubmissionReport
 
 __all__ = ["RunResult", "execute"]
@@ -86,10 +92,11 @@ def execute(
     start = time.monotonic()
     inventory = discover(data)
     discovery_s = time.monotonic() - start
+    previous = None if resume is not None else read_profile(out)  # before it is replaced
     with opened(out, config, resume=resume, restart=restart, retrain_changed=retrain_changed) as session:
         session.seconds["discovery"] = discovery_s
         session.announce = (lambda text: None) if display == "none" else print
-        this = _Run(session, inventory, spec, cache or session.folder / "cache", display)
+        this = _Run(session, inventory, spec, cache or session.folder / "cache", display, previous)
         try:
             return this.execute()
         except StopRequested as stop:
@@ -105,6 +112,7 @@ def _record_failure(folder: Path, log: EventLog, error: BaseException) -> None:
         log.emit("RUN_FAILED", error=type(error).__name__, message=str(error))
         log.sync()
         write_json_atomic(folder / "failure.json", {"error": type(error).__name__, "message": str(error)})
+        write_postmortem(folder, cause="failed", reason=f"{type(error).__name__}: {error}")
 
 
 @dataclass
@@ -116,6 +124,8 @@ class _Run:
     spec: FeatureSpec
     cache_folder: Path
     display: DisplayKind
+    previous: Mapping[str, Any] | None
+    """The profile of the run that this one replaces."""
     prepared: learning.Prepared | None = None
     deferred: str | None = None
     """Why the report was put off."""
@@ -126,7 +136,8 @@ class _Run:
         self.machine = evidence.machine()
         self._begin()
         self.safe = SafeSubmission(session.folder, inventory.test_shapes, session.log, config.n_threads)
-        weights = phase_weights(inventory, config, len(self.spec.names))
+        expected = forecast(inventory, config, len(self.spec.names), Costs(self.cache_folder / COSTS_NAME))
+        self.weights = weights = expected.expected_s
         session.governor.plan(weights)
         progress = Progress(
             session.log,
@@ -134,6 +145,7 @@ class _Run:
             display=self.display,
             clock=session.clock,
             min_interval_s=config.time.heartbeat_s,
+            spreads=expected.spreads,
             stall_factor=config.time.stall_factor,
             **session.state.progress,
         )
@@ -145,7 +157,9 @@ class _Run:
             found = self._search() if config.pipeline == "vesu" else self._baseline()
             submission = self._package()
         session.governor.final()
-        summary = self._summary("finished", submission, weights) | found
+        if session.resumed is None:
+            expected.learn(session.seconds)
+        summary = self._summary("finished", submission) | found
         return self._sealed(summary, submission)
 
     def _register_actions(self) -> None:
@@ -182,8 +196,8 @@ class _Run:
         else:
             rng.restore(session.state.rng)
 
-    def _summary(self, status: str, submission: SubmissionReport, weights: Mapping[str, float]) -> dict[str, Any]:
-        session, inventory = self.session, self.inventory
+    def _summary(self, status: str, submission: SubmissionReport) -> dict[str, Any]:
+        session, inventory, weights = self.session, self.inventory, self.weights
         planned = sum(weights.values())
         seconds = session.state.seconds
         return {
@@ -221,8 +235,12 @@ class _Run:
             raise EvidenceError(f"{log.path}: the file is not what this run wrote")
         summary["ledger"] = {"entries": checked.entries, "root": checked.root}
         write_json_atomic(session.folder / "summary.json", summary)
+        history = read_history(log.path)
+        write_profile(session.folder, self.previous, history=history)
+        write_postmortem(session.folder, history=history, checked=checked)
+        result = RunResult(session.folder, submission, summary, *self._report())
         write_results_zip(session.folder / RESULTS_ZIP, session.folder)
-        return RunResult(session.folder, submission, summary, *self._report())
+        return result
 
     def stop(self, reason: str) -> RunResult:
         """End this session so that the next one goes on: state first, then the best zip there is time for (R33, R36).
@@ -239,6 +257,7 @@ class _Run:
         if in_time:
             session.log.emit("RUN_STOPPED", reason=reason, resume="vesu run --resume-from-checkpoint latest")
             session.log.sync()
+            write_postmortem(session.folder, cause="stopped", reason=reason)
             if reason == "SIGINT":
                 raise KeyboardInterrupt
             raise SystemExit(143)
@@ -246,8 +265,7 @@ class _Run:
         submission = self._best_submission()
         session.governor.final()
         session.log.emit("RUN_STOPPED", reason=reason, resume="vesu run --resume-from-checkpoint latest")
-        weights = phase_weights(self.inventory, session.config, len(self.spec.names))
-        return self._sealed(self._summary("stopped", submission, weights), submission)
+        return self._sealed(self._summary("stopped", submission), submission)
 
     def _best_submission(self) -> SubmissionReport:
         """Masks of the unfinished search where there is time for them, and the zip of the best of each volume."""
@@ -308,17 +326,11 @@ class _Run:
         """Train on the labelled volumes, segment the others; the summary's parts on both."""
         session, inventory = self.session, self.inventory
         split = configured_split(inventory.pairs, session.config)
-        session.log.emit(
-            "TRAIN_COVERAGE_PLAN",
-            pair_count_discovered=len(inventory.pairs),
-            pair_count_selected_for_training=len(split.train) + len(split.validation),
-            train=[pair.volume_id for pair in split.train],
-            validation=[pair.volume_id for pair in split.validation],
-        )
+        coverage = TrainCoverage(session.log.emit, _coverage_plan(inventory, split, session.config))
         self.cache = self._open_cache()
-        prepared = learning.prepare(session, split, self.cache, self.spec)
-        self.prepared = prepared
+        self.prepared = prepared = learning.prepare(session, split, self.cache, self.spec, coverage)
         grid = learning.fit(session, prepared)
+        coverage.finish(session.folder)
         found = segmenting.segment_all(session, inventory, prepared, self.cache, self.spec, grid)
         ranking = {} if found.ranking is None else {"ranking": dict(found.ranking)}
         search = learning.search_entry(session, prepared.data, grid) | ranking
@@ -336,8 +348,9 @@ class _Run:
 
     def _open_cache(self) -> ArrayCache:
         config = self.session.config
-        return ArrayCache(
+        return TimedCache(
             self.cache_folder,
+            watch=self.session.log.watch,
             max_bytes=int(config.cache_gib * 2**30),
             events=self.session.log.emit,
             n_threads=config.n_threads,
@@ -360,3 +373,15 @@ class _Run:
             return write_report(self.session.folder), None
         except Exception as error:  # noqa: BLE001  # the run is whole and sealed: a picture must not fail it
             return None, f"{type(error).__name__}: {error}"
+
+
+def _coverage_plan(inventory: Inventory, split: Split, config: RunConfig) -> CoveragePlan:
+    """Which pairs train, and which setting left others out (R40)."""
+    caps = {name: getattr(config.sampling, name) for name in ("max_train_volumes", "max_val_volumes")}
+    reasons = [f"sampling.{name}={cap}" for name, cap in caps.items() if cap is not None]
+    return CoveragePlan(
+        discovered=tuple(pair.volume_id for pair in inventory.pairs),
+        train=tuple(pair.volume_id for pair in split.train),
+        validation=tuple(pair.volume_id for pair in split.validation),
+        reason=", ".join(reasons) or None,
+    )

@@ -76,7 +76,7 @@ class Session:
                 self._measured(name, self.clock.monotonic() - start)
         if device == "cuda":
             self.log.emit("GPU_PHASE_END", phase=name, device=device, seconds=self.seconds[name])
-        self.log.emit("PHASE_END", phase=name, device=device, seconds=self.seconds[name])
+        self.log.emit("PHASE_END", phase=name, device=device, seconds=self.seconds[name], **self.log.watch.lap())
         self.announce(self.save("full"))
 
     def add_seconds(self, name: str, seconds: float) -> None:
@@ -128,7 +128,8 @@ class Session:
                 "tree_head": head,
             }
             try:
-                self.store.save(kind, fields, self.state.parts())
+                with self.log.watch.measure("io"):
+                    self.store.save(kind, fields, self.state.parts())
             except FileError as error:
                 self.log.emit("CHECKPOINT_FAILED", kind=kind, message=str(error))
             return head
