@@ -21,7 +21,14 @@ from vesu.run.events import EventLog
 from vesu.run.progress import PHASES, Progress
 from vesu.run.weights import Plan
 
-SHOWN_TOGETHER = ("global_progress_reel", "train_progress_reel", "cursor", "remaining_estimate_s")
+SHOWN_TOGETHER = (
+    "global_progress_reel",
+    "train_progress_reel",
+    "cursor",
+    "remaining_estimate_s",
+    "remaining_low_s",
+    "remaining_high_s",
+)
 
 
 @pytest.fixture
@@ -173,6 +180,13 @@ def test_the_thread_beats_while_a_kernel_runs(tmp_path: Path) -> None:  # R34
     ):
         _core._gate_probe("sleep", 0.6)
         fit.advance()
+    hearts = events_of_path(log.path, "HEARTBEAT")  # R35
+    assert len(hearts) >= 6
+    assert {(heart["activity"], heart["verdict"]) for heart in hearts} <= {
+        ("fit", "healthy"),
+        ("fit", "long_but_healthy"),
+        ("fit", "stuck"),  # a kernel that only sleeps looks like one that is stuck
+    }
     beats = events_of_path(log.path, "GLOBAL_PROGRESS_REALTIME")
     assert len(beats) >= 6
     assert all(name in event for event in beats for name in (*SHOWN_TOGETHER, "elapsed_s"))
@@ -198,6 +212,36 @@ def test_a_failure_of_the_thread_reaches_the_run(log: EventLog, monkeypatch: pyt
             for _ in range(2):
                 fit.set(0.3)
         fit.advance(3)
+
+
+def test_what_listens_to_the_beat_gets_the_numbers_and_cannot_stop_it(log: EventLog) -> None:  # R33 R34
+    heard: list[Any] = []
+
+    def broken(shown: Any) -> None:
+        raise RuntimeError("a listener's own fault")
+
+    progress = quiet(log, {"fit": 1}, min_interval_s=0.01)
+    progress.on_beat(broken)
+    progress.on_beat(heard.append)
+    with pytest.raises(RuntimeError, match="own fault"), progress, progress.phase("fit", 2) as fit:
+        deadline = time.monotonic() + 10
+        while len(heard) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(heard) >= 3
+        fit.advance()
+    assert set(heard[0]) == set(SHOWN_TOGETHER)
+    assert heard[0]["remaining_low_s"] < heard[0]["remaining_estimate_s"] < heard[0]["remaining_high_s"]
+
+
+def test_a_computation_of_its_own_is_watched_inside_a_phase(log: EventLog) -> None:  # R35
+    progress = quiet(log, {"fit": 1})
+    with progress.phase("fit", 1) as fit:
+        with progress.heartbeat.around("fit of the threshold", expected_s=3.0):
+            progress.heartbeat.beat()
+        progress.heartbeat.beat()
+        fit.advance()
+    assert progress.heartbeat.beat() is None
+    assert [each["activity"] for each in events_of(log, "HEARTBEAT")] == ["fit of the threshold", "fit"]
 
 
 class Liar(display_module.Hidden):

@@ -200,6 +200,18 @@ class Ticker:
         Called with the seconds by which the call is late.
     interval_s : float
         Seconds between two calls.
+
+    Examples
+    --------
+    >>> import time
+    >>> late = []
+    >>> ticker = Ticker(late.append, 0.01)
+    >>> ticker.start()
+    >>> while not late:
+    ...     time.sleep(0.01)
+    >>> ticker.stop()
+    >>> late[0] >= 0
+    True
     """
 
     def __init__(self, tick: Callable[[float], None], interval_s: float) -> None:
@@ -209,6 +221,7 @@ class Ticker:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        """The first call comes after one interval."""
         self._thread = threading.Thread(target=self._run, name="vesu-heartbeat", daemon=True)
         self._thread.start()
 
