@@ -36,3 +36,20 @@ def fields(**changes: Any) -> dict[str, Any]:
 def parts(n_bytes: int = 4096, seed: int = 0) -> dict[str, bytes]:
     """A part of bytes drawn at random and a small one."""
     return {"search.npz": random.Random(seed).randbytes(n_bytes), "cursor.json": b'{"epoch": 1}'}
+
+
+class Events:
+    """Collects what is told."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, name: str, /, **given: Any) -> None:
+        self.all.append((name, given))
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.all]
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        return [given for each, given in self.all if each == name]

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all, and that nothing else writes them."""
 
 import errno
 import json
@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from vesu.data import storage
-from vesu.data.storage import atomic_write, write_bytes_atomic, write_json_atomic
+from vesu.data.storage import (
+    atomic_folder,
+    atomic_write,
+    make_folder,
+    new_file,
+    remove_abandoned,
+    remove_tree_atomic,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from vesu.data.volumes import write_volume
 from vesu.errors import ArgumentError, FileError, FormatError
 
@@ -133,3 +142,154 @@ def test_json_is_sorted_and_finite(tmp_path: Path) -> None:
             write_json_atomic(tmp_path / "a.json", bad)
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == text
     assert listing(tmp_path) == ["a.json", "odd.json"]
+
+
+def filled(path: Path, content: bytes = b"whole") -> None:
+    """A folder with a file and a folder with a file."""
+    with atomic_folder(path) as folder:
+        (folder / "inner").mkdir()
+        for name in ("a", "inner/b"):
+            with new_file(folder / name) as file:
+                file.write(content)
+
+
+# R36
+def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "state") as folder:
+        with new_file(folder / "a") as file:
+            file.write(b"12")
+        assert not (tmp_path / "state").exists()
+        assert folder.parent == tmp_path
+    assert (tmp_path / "state" / "a").read_bytes() == b"12"
+    assert listing(tmp_path) == ["state"]
+
+
+# R36: file contents, then the folders, before the name; the folder around after it
+def test_everything_is_synced_before_the_name_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def logged_fsync(descriptor: int) -> None:
+        steps.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name[:6]}")
+        fsync(descriptor)
+
+    def logged_rename(self: Path, target: Path) -> Path:
+        steps.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(storage.os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "rename", logged_rename)
+    around = tmp_path / "around"
+    make_folder(around)
+    assert steps == [f"fsync {tmp_path.name[:6]}"]
+    steps.clear()
+    filled(around / "state")
+    assert steps == ["fsync b", "fsync inner", "fsync a", "fsync .state", "rename", "fsync around"]
+    steps.clear()
+    remove_tree_atomic(around / "state")
+    assert steps == ["rename", "fsync around"]
+    steps.clear()
+    with atomic_folder(around / "cache", durable=False) as folder, new_file(folder / "a") as file:
+        file.write(b"1")
+    assert steps == ["rename"]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("x"), KeyboardInterrupt(), FormatError("x"), SystemExit(1)])
+def test_a_failing_body_leaves_no_folder(tmp_path: Path, failure: BaseException) -> None:
+    with pytest.raises(type(failure)), atomic_folder(tmp_path / "state") as folder:
+        with new_file(folder / "a") as file:
+            file.write(b"half")
+        raise failure
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", ["fsync", "rename", "open", "mkdir"])
+def test_a_full_disk_at_any_step_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    owner: Any = Path if step in ("rename", "mkdir") else storage.os
+
+    def no_space(*_: Any, **__: Any) -> None:
+        monkeypatch.undo()  # there is room again to clean up
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(owner, step, no_space)
+    with pytest.raises(FileError) as caught:
+        filled(tmp_path / "state")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "state"))
+    assert listing(tmp_path) == []
+
+
+def test_a_folder_never_replaces_anything(tmp_path: Path) -> None:
+    filled(tmp_path / "state", b"old")
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("state", "file", "link"):
+        with pytest.raises(FileError) as caught:
+            filled(tmp_path / name, b"new")
+        assert (caught.value.errno, caught.value.filename) == (errno.EEXIST, str(tmp_path / name))
+    # One that another process makes meanwhile stands too.
+    with pytest.raises(FileError), atomic_folder(tmp_path / "late") as folder:
+        with new_file(folder / "a") as file:
+            file.write(b"new")
+        filled(tmp_path / "late", b"old")
+    assert (tmp_path / "late" / "a").read_bytes() == (tmp_path / "state" / "a").read_bytes() == b"old"
+    assert listing(tmp_path) == ["file", "late", "link", "state"]
+
+
+def test_a_new_file_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(FileError) as caught, new_file(tmp_path / "a") as file:
+        file.write(b"new")
+    assert (caught.value.errno, caught.value.filename) == (errno.EEXIST, str(tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_removing_takes_folders_files_and_links_and_nothing_is_fine(tmp_path: Path) -> None:
+    filled(tmp_path / "kept")
+    filled(tmp_path / "folder")
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "kept", target_is_directory=True)
+    for name in ("folder", "file", "link", "none"):
+        remove_tree_atomic(tmp_path / name)
+    assert listing(tmp_path) == ["kept"]
+    assert listing(tmp_path / "kept") == ["a", "inner"]
+
+
+# R36: killed in the middle, a removal leaves the whole folder or none under its name
+def test_a_removal_that_fails_has_taken_the_name_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path / "state")
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(storage.shutil, "rmtree", refused)
+    with pytest.raises(FileError) as caught:
+        remove_tree_atomic(tmp_path / "state")
+    monkeypatch.undo()
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(tmp_path / "state"))
+    assert not (tmp_path / "state").exists()
+    assert len(listing(tmp_path)) == 1
+    remove_abandoned(tmp_path)
+    assert listing(tmp_path) == []
+
+
+def test_what_killed_processes_left_is_removed_by_name_and_age(tmp_path: Path) -> None:
+    keep = ["state", ".state.tmp", ".hidden", "state.0123456789ab.tmp", ".x.0123456789AB.tmp"]
+    for name in (*keep, ".state.0123456789ab.tmp", ".s.123456789abc.tmp"):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / ".s.123456789abc.tmp", (0, 0))
+    remove_abandoned(tmp_path, older_than_s=3600)
+    assert listing(tmp_path) == sorted([*keep, ".state.0123456789ab.tmp"])
+    remove_abandoned(tmp_path)
+    assert listing(tmp_path) == sorted(keep)
+    remove_abandoned(tmp_path / "none")
+
+
+def test_folders_are_made_with_those_around_them(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file", tmp_path / "file" / "c"):
+        with pytest.raises(FileError) as caught:
+            make_folder(path)
+        assert caught.value.filename == str(path)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vesu.data.storage import atomic_write
-from vesu.errors import FileError, FormatError
+from vesu.errors import FileError, FormatError, VesuError
 from vesu.run.checkpoint.events import Emit, teller
 from vesu.run.checkpoint.files import folder_name, import_checkpoint, sequence_of
 from vesu.run.checkpoint.manifest import MANIFEST, MAX_BYTES, Manifest
@@ -147,7 +147,7 @@ def _damage_named(name: str) -> Iterator[None]:
     """`zipfile`'s many ways to say "damaged" as one error."""
     try:
         yield
-    except FormatError:
+    except VesuError:
         raise
     except KeyError as error:
         raise FormatError(f"{name}: not in the archive") from error

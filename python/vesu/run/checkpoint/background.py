@@ -4,7 +4,6 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from vesu.errors import VesuError
 from vesu.run.checkpoint.events import Emit, described
 from vesu.run.checkpoint.files import Checkpoint
 from vesu.run.checkpoint.publisher import Publisher
@@ -64,8 +63,8 @@ class BackgroundPublishing:
                 if checkpoint is not None:
                     for publisher in self._publishers:
                         self._publish(publisher, checkpoint)
-            except VesuError:
-                pass  # the event log is closed, or its disk is full: there is nobody to tell
+            except Exception:  # noqa: BLE001  # the event log is closed, or its disk is full: there is nobody to tell
+                pass
             finally:
                 with self._changed:
                     self._working = None

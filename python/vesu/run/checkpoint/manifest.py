@@ -171,9 +171,10 @@ class Manifest:
         return _sha512(self._content())
 
     def encode(self) -> bytes:
-        """The bytes of the file; the same manifest gives the same bytes."""
+        """The bytes of the file, a member a line; the same manifest gives the same bytes."""
         content = {**self._content(), "sha512_manifest": self.sha512_manifest}
-        return f"{json.dumps(content, sort_keys=True, indent=1)}\n".encode("ascii")
+        lines = [f"{json.dumps(name)}: {json.dumps(content[name], sort_keys=True)}" for name in sorted(content)]
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
 
     @classmethod
     def decode(cls, data: bytes, name: str = MANIFEST) -> "Manifest":

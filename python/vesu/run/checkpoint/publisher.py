@@ -186,21 +186,24 @@ class KaggleModelPublisher:
         Exception
             Whatever kagglehub raises.
         """
-        try:
-            return _first_valid(self._versions(_kagglehub().model_download), into, self._tell)
-        except Exception as error:
-            if getattr(getattr(error, "response", None), "status_code", None) == _NOT_FOUND:
-                return None  # no version was ever published
-            raise
+        return _first_valid(self._versions(_kagglehub().model_download), into, self._tell)
 
     def _versions(self, download: Callable[[str], str]) -> Iterator[Path]:
         """Folders of the newest version and of a few before it, each fetched when it is asked for."""
-        newest = Path(download(self.handle))
-        yield newest
-        # kagglehub names a version's folder by its number.
-        number = int(newest.name) if newest.name.isdecimal() else 1
-        for older in range(number - 1, max(0, number - 1 - _OLDER_VERSIONS), -1):
-            yield Path(download(f"{self.handle}/{older}"))
+        handle = self.handle
+        for _ in range(1 + _OLDER_VERSIONS):
+            try:
+                folder = Path(download(handle))
+            except Exception as error:
+                if getattr(getattr(error, "response", None), "status_code", None) == _NOT_FOUND:
+                    return  # no version was ever published, or none before the last
+                raise
+            yield folder
+            # kagglehub names a version's folder by its number.
+            number = int(folder.name) if folder.name.isdecimal() else 1
+            if number == 1:
+                return
+            handle = f"{self.handle}/{number - 1}"
 
 
 def publisher_from(text: str, *, keep: int = 3, emit: Emit | None = None) -> Publisher | None:

@@ -175,6 +175,9 @@ class CheckpointStore:
         return self._publishing.drain(timeout_s)
 
     def _manifest(self, kind: Kind, fields: Mapping[str, Any], parts: Mapping[str, bytes]) -> Manifest:
+        for name, mapping in {"fields": fields, "parts": parts}.items():
+            if not isinstance(mapping, Mapping):
+                raise ArgumentError(f"{name}: got {type(mapping).__name__}; accepted: a mapping of names")
         for name, data in parts.items():
             if not isinstance(data, bytes):
                 raise ArgumentError(f"parts[{name!r}]: got {type(data).__name__}; accepted: bytes")
@@ -190,7 +193,7 @@ class CheckpointStore:
                 kind=kind,
                 parts={name: Part.of(data) for name, data in parts.items()},
             )
-        except TypeError as error:  # a field too many or too few
+        except (TypeError, RecursionError) as error:  # a field too many or too few, or one that holds itself
             raise ArgumentError(f"fields: {error}") from error
 
     def _names(self) -> list[str]:
