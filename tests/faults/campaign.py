@@ -50,7 +50,7 @@ class Size:
 
 
 SHORT = Size(9, 2, 3, 5, 67, 1021, 127, 31, slow=False)
-FULL = Size(1, 300, 1, 1, 1, 61, 1, 1, slow=True)
+FULL = Size(1, 500, 1, 1, 1, 61, 1, 1, slow=True)
 SLOW_PROBES = frozenset({"resumed training", "zip, refusals"})
 SHARDS = 8
 
