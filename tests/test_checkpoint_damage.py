@@ -158,6 +158,15 @@ def test_a_folder_under_another_number_is_refused(generations: list[Path]) -> No
     assert load_checkpoint(generations[0].with_name("download")).manifest.sequence == 1
 
 
+# R36: the message says which seal is broken
+def test_the_broken_seal_is_named(saved: Checkpoint) -> None:
+    data = saved.manifest.encode()
+    seals = {b'"epoch": 1': b'"epoch": 2', b'"bytes": 12,': b'"bytes": 13,'}
+    for (old, new), seal in zip(seals.items(), ("sha512_manifest", "sha512_payload"), strict=True):
+        with pytest.raises(FormatError, match=f"its content does not match its {seal}"):
+            Manifest.decode(data.replace(old, new))
+
+
 def sealed(content: dict[str, Any]) -> bytes:
     """The bytes of a manifest by somebody who knows how to seal."""
     content = {name: value for name, value in content.items() if not name.startswith("sha512_")}

@@ -227,6 +227,16 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     ------
     FileError
         The operating system refused a step; ``filename`` is the file's.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for _ in range(2):
+    ...         with new_file(pathlib.Path(folder, "a.bin")) as file:
+    ...             _ = file.write(b"1")
+    Traceback (most recent call last):
+    vesu.errors.FileError: [Errno 17] File exists: '...a.bin'
     """
     try:
         with _opened(Path(path), "wb") as file:
@@ -319,6 +329,15 @@ def remove_abandoned(folder: str | os.PathLike[str], *, older_than_s: float = 0.
     ------
     FileError
         The operating system refused to list the folder; what cannot be removed is left.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pathlib.Path(folder, ".state.0123456789ab.tmp").mkdir()
+    ...     remove_abandoned(folder)
+    ...     list(pathlib.Path(folder).iterdir())
+    []
     """
     try:
         names = [path for path in Path(folder).iterdir() if _TEMPORARY.fullmatch(path.name)]

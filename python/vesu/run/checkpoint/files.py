@@ -33,14 +33,7 @@ _FOLDER = re.compile(r"ckpt-([0-9]{8,12})")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose every part held its digest when it was loaded.
-
-    Examples
-    --------
-    >>> checkpoint = store.latest()  # doctest: +SKIP
-    >>> checkpoint.manifest.epoch, len(checkpoint.read("search.npz"))  # doctest: +SKIP
-    (2, 65536)
-    """
+    """A checkpoint whose every part held its digest when it was loaded; see :class:`CheckpointStore`."""
 
     path: Path
     """Its folder."""
@@ -116,6 +109,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         A file is missing or cannot be read.
     FormatError
         A file's content is not what was saved, or the folder's name carries another number than its manifest.
+
+    Examples
+    --------
+    >>> load_checkpoint("no/such/ckpt-00000001")
+    Traceback (most recent call last):
+    ...
+    vesu.errors.FileError: [Errno 2] No such file or directory: 'no/such/ckpt-00000001/ckpt_manifest.json'
     """
     folder = Path(path)
     manifest = read_manifest(folder)

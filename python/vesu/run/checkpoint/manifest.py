@@ -63,6 +63,16 @@ class Manifest:
     (RFC 8785) of ``parts``, and ``sha512_manifest``, the SHA-512 of the canonical JSON of everything but itself. An
     integer beyond 2^53 is a decimal string, a number that is not finite is null and named in ``nonfinite``, as in the
     event log.
+
+    Examples
+    --------
+    >>> manifest = Manifest(
+    ...     ts_ns=1, run_id="demo", version="0.1.0", git_sha=None, epoch=0, candidate_index=134, candidate_total=135,
+    ...     iter=10, max_iter=120, model_state={}, optimizer_state={}, rng_states={}, distillation_state={},
+    ...     best_metrics={"loss": float("nan")}, data_cursor={}, dataset_context={}, merkle_prev=EMPTY_ROOT,
+    ...     merkle_curr=EMPTY_ROOT, sequence=1, kind="light", phase="fit", parts={})
+    >>> Manifest.decode(manifest.encode()) == manifest, manifest.nonfinite
+    (True, ('best_metrics.loss',))
     """
 
     ts_ns: int

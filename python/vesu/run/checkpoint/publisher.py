@@ -57,6 +57,11 @@ class FolderPublisher:
     Notes
     -----
     R36. The local twin of :class:`KaggleModelPublisher`.
+
+    Examples
+    --------
+    >>> FolderPublisher("no/such/share").fetch_latest(Path("checkpoints")) is None  # no version yet
+    True
     """
 
     def __init__(self, folder: str | Path, keep: int = 3, *, emit: Emit | None = None) -> None:
@@ -141,6 +146,13 @@ class KaggleModelPublisher:
     -----
     R36. kagglehub is imported when a version is published or fetched, finds the credentials itself, and needs the
     network: a notebook without internet publishes nothing, and says so by an event.
+
+    Examples
+    --------
+    >>> KaggleModelPublisher("me/vesu/other")
+    Traceback (most recent call last):
+    ...
+    vesu.errors.ArgumentError: handle: got 'me/vesu/other'; accepted: OWNER/MODEL/FRAMEWORK/VARIATION, ...
     """
 
     def __init__(self, handle: str, *, license_name: str | None = None, emit: Emit | None = None) -> None:

@@ -58,6 +58,14 @@ def find_checkpoint(
     Notes
     -----
     R37.
+
+    Examples
+    --------
+    >>> find_checkpoint("latest", output="no/such/run")
+    Traceback (most recent call last):
+    ...
+    vesu.errors.ArgumentError: resume_from_checkpoint: got 'latest', and no valid checkpoint is there (output folder
+    no/such/run/checkpoints: nothing there)
     """
     tell = teller(emit)
     store = Path(output) / CHECKPOINTS
