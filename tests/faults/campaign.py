@@ -50,7 +50,7 @@ class Size:
 
 
 SHORT = Size(9, 2, 3, 5, 67, 1021, 127, 31, slow=False)
-FULL = Size(1, 60, 1, 1, 1, 61, 1, 1, slow=True)
+FULL = Size(1, 500, 1, 1, 1, 61, 1, 1, slow=True)
 SLOW_PROBES = frozenset({"resumed training", "zip, refusals"})
 SHARDS = 8
 
@@ -74,7 +74,7 @@ def tasks(size: Size) -> Iterator[Task]:
     benches: tuple[Callable[[], Workload], ...] = (Rotation, LogAppend, Zip, FirstSave, Resume, LogMend)
     for make in benches:
         # A longer log and a larger archive have more ways to be torn.
-        large = {LogAppend: partial(LogAppend, 9, 9), Zip: partial(Zip, (24, 64, 64))}.get(make, make)
+        large = {LogAppend: partial(LogAppend, 9, 40), Zip: partial(Zip, (24, 64, 64))}.get(make, make)
         yield partial(_cut_power, large, size)
         yield partial(_refuse, make, size)
     if size.slow:
@@ -224,7 +224,8 @@ def main(arguments: Sequence[str]) -> int:
         if name in figures:
             figure = figures[name]
             print(f"  {name}: {figure['total']} ({', '.join(f'{key} {n}' for key, n in figure['of'].items())})")
-            print(*(f"    WRONG: {wrong}" for wrong in figure["wrong"][:20]), sep="\n", end="")
+            for wrong in figure["wrong"][:20]:
+                print(f"    WRONG: {wrong}")
     print(f"  {figures['seconds']} s on {figures['machine']}")
     return 0 if figures["held"] else 1
 

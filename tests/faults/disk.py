@@ -167,7 +167,8 @@ class Disk:
 
     def _torn(self, index: int, rng: random.Random) -> Iterator[Treatment]:
         write = self.pending[index]
-        assert isinstance(write, Write)
+        if not isinstance(write, Write) or write.data is None:
+            return
         yield Kept.ZEROS
         sectors = write.sectors()
         if len(sectors) > 1:
@@ -178,8 +179,11 @@ class Disk:
     def _treatment(self, index: int, share: float, rng: random.Random) -> Treatment:
         if rng.random() >= share:
             return Kept.NONE
-        if isinstance(self.pending[index], Write) and rng.random() < 0.3:
-            return rng.choice(list(self._torn(index, rng)))
+        operation = self.pending[index]
+        if isinstance(operation, Write) and operation.data is not None and rng.random() < 0.5:
+            kept = rng.random()
+            sectors = frozenset(sector for sector in operation.sectors() if rng.random() < kept)
+            return sectors or Kept.ZEROS
         return Kept.ALL
 
     def _open(self, record: Record) -> None:

@@ -66,11 +66,13 @@ class Bench:
         return run_child(self.workload.act, self.room / "work", fault, points=points, traced=traced)
 
 
-def kills(bench: Bench, tally: Tally) -> None:
+def kills(bench: Bench, tally: Tally, *, until_broken: bool = False) -> None:
     """SIGKILL before every call that changes something, and in the middle of every write."""
     faults = [Fault(Action.KILL, at) for at in range(len(bench.changes))]
     faults += [Fault(Action.KILL_HALFWAY, at) for at, op in enumerate(bench.changes) if op is Op.WRITE]
     for fault in faults:
+        if until_broken and tally.broken:
+            return
         outcome = bench.attempt(fault)
         op = bench.changes[fault.at].name.lower()
 
@@ -82,13 +84,15 @@ def kills(bench: Bench, tally: Tally) -> None:
         tally.take(f"kill at {op}{half}", f"{bench.workload.name}: kill at call {fault.at} ({op}{half})", judge)
 
 
-def refusals(bench: Bench, tally: Tally, *, every: int = 1, looks: bool = True) -> None:
+def refusals(bench: Bench, tally: Tally, *, every: int = 1, until_broken: bool = False) -> None:
     """Every error at every point, once and from there on; of all these cases each ``every``-th."""
-    ops = bench.all_points if looks else bench.changes
+    ops = bench.all_points
     for index, (fault, text) in enumerate(_faults(ops)):
         if index % every:
             continue
-        outcome = bench.attempt(fault, CHANGES | LOOKS if looks else CHANGES, traced=True)
+        if until_broken and tally.broken:
+            return
+        outcome = bench.attempt(fault, CHANGES | LOOKS, traced=True)
         case = f"{bench.workload.name}: {text} at call {fault.at} ({ops[fault.at].name.lower()})"
         once = "once" if fault.times == 1 else "from then on"
         kind = text.split(" ", 1)[0] + " " + once

@@ -83,7 +83,9 @@ def reexec_preloaded(module: str, arguments: Sequence[str], environment: Mapping
         compiler = os.environ.get("CC", "cc")
         subprocess.run([compiler, *flags, "-o", str(library), str(source), "-ldl", "-lpthread"], check=True)
         command = [sys.executable, "-m", module, *arguments]
-        return subprocess.run(command, env={**environment, "LD_PRELOAD": str(library)}, check=False).returncode
+        others = environment.get("LD_PRELOAD", "").split()
+        preload = {"LD_PRELOAD": " ".join([str(library), *others])}
+        return subprocess.run(command, env={**environment, **preload}, check=False).returncode
 
 
 def preloaded() -> bool:
