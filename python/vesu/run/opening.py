@@ -9,7 +9,7 @@ from typing import Any
 from vesu.config import RunConfig
 from vesu.errors import EvidenceError
 from vesu.ledger import parse_checkpoint
-from vesu.run.checkpoint import Checkpoint, CheckpointStore, Publisher, find_checkpoint, publisher_from
+from vesu.run.checkpoint import CHECKPOINTS, Checkpoint, CheckpointStore, Publisher, find_checkpoint, publisher_from
 from vesu.run.clock import Clock, SessionClock, session_start_ns
 from vesu.run.events import EventLog
 from vesu.run.folder import claimed
@@ -48,6 +48,8 @@ def opened(
                 results_zip=folder / RESULTS_ZIP,
                 emit=lambda name, /, **fields: looked.append((name, fields)),
             )
+            if resume == "latest":
+                found = _newest(found, CheckpointStore(folder / CHECKPOINTS), looked)
         state = RunState(uuid.uuid4().hex) if found is None else RunState.of(found)
         with EventLog(folder / "events.jsonl", run_id=state.run_id) as log:
             if found is not None:
@@ -58,10 +60,23 @@ def opened(
             lasted = SessionClock(clock, session_started_ns=session_start_ns(), earlier_s=state.total_s)
             governor = Governor(log.emit, config.time, lasted)
             store = CheckpointStore(
-                folder / "checkpoints", keep=config.checkpoint.keep, emit=log.emit, publishers=_listed(publisher)
+                folder / CHECKPOINTS, keep=config.checkpoint.keep, emit=log.emit, publishers=_listed(publisher)
             )
+            if found is not None:
+                found = store.load(found.path)  # its tree head is the next one's predecessor
             with stop_on_signals(governor, emit=log.emit) as stops:
                 yield Session(folder, config, log, clock, lasted, governor, stops, store, state, found, retrain_changed)
+
+
+def _newest(found: Checkpoint, here: CheckpointStore, looked: list[tuple[str, dict[str, Any]]]) -> Checkpoint:
+    """A published checkpoint comes first (R37), unless the folder holds a later one of the same run: not all are
+    published, and no more than an interval may be lost."""
+    own = here.latest()
+    if own is None or own.manifest.run_id != found.manifest.run_id or own.manifest.sequence <= found.manifest.sequence:
+        return found
+    fields = {"sequence": own.manifest.sequence, "published": found.manifest.sequence}
+    looked.append(("CHECKPOINT_NEWER_IN_OUTPUT", fields))
+    return own
 
 
 def _check_log(log: EventLog, found: Checkpoint) -> None:

@@ -38,6 +38,9 @@ from vesu.submission import SubmissionReport
 
 __all__ = ["RunResult", "execute"]
 
+DRAIN_S = 60.0
+"""How long the end of a session waits for its last checkpoint to be published."""
+
 DisplayKind: TypeAlias = Literal["auto", "tqdm", "none"]
 
 
@@ -238,6 +241,7 @@ class _Run:
         history = read_history(log.path)
         write_profile(session.folder, self.previous, history=history)
         write_postmortem(session.folder, history=history, checked=checked)
+        session.store.drain(DRAIN_S)
         result = RunResult(session.folder, submission, summary, *self._report())
         write_results_zip(session.folder / RESULTS_ZIP, session.folder)
         return result
