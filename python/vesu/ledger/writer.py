@@ -26,11 +26,16 @@ class LedgerWriter:
     ----------
     path : str or os.PathLike
         The log's file; made if missing. One writer at a time may have it open.
+    durable : (int, str), optional
+        A size and tree head that a :meth:`sync` covered, as a checkpoint holds them. If the log begins with that tree,
+        damage behind it is cut off like a torn record: a power cut may lose pages that no sync had covered, and keep
+        later ones.
 
     Raises
     ------
     EvidenceError
-        The existing log is damaged before its last record; the message names the record.
+        The existing log is damaged before its last record, or before the end of ``durable``; the message names the
+        record.
     FileError
         The file cannot be opened, is no regular file, or another writer has it open.
 
@@ -64,9 +69,9 @@ class LedgerWriter:
     >>> folder.cleanup()
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, durable: tuple[int, str] | None = None) -> None:
         self._path = as_path(path)
-        self._log = _core.ledger_open(str(self._path))
+        self._log = _core.ledger_open(str(self._path), durable)
 
     def append(self, name: str, fields: Mapping[str, Any] | None = None, *, ts_ns: int | None = None) -> int:
         """Append one record.

@@ -47,6 +47,8 @@ class EventLog:
         Where ``ts_ns`` comes from. Should it step back, the last record's time is repeated.
     watch : StopWatch, optional
         Counts the time that logging takes.
+    durable : (int, str), optional
+        See :class:`vesu.ledger.LedgerWriter`.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class EventLog:
         run_id: str,
         clock: Clock | None = None,
         watch: StopWatch | None = None,
+        durable: tuple[int, str] | None = None,
     ) -> None:
         if not isinstance(run_id, str) or not run_id:
             raise ArgumentError(f"run_id: got {run_id!r}; accepted: a str that is not empty")
@@ -85,7 +88,7 @@ class EventLog:
         self._clock = clock or Clock()
         self.watch = watch or StopWatch()
         """What of the run's time goes into logging, and into files (R41)."""
-        self._ledger = LedgerWriter(path)
+        self._ledger = LedgerWriter(path, durable=durable)
 
     def emit(self, name: str, /, **fields: Any) -> int:
         """Append one event; returns its number in the log.

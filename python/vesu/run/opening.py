@@ -51,7 +51,8 @@ def opened(
             if resume == "latest":
                 found = _newest(found, CheckpointStore(folder / CHECKPOINTS), looked)
         state = RunState(uuid.uuid4().hex) if found is None else RunState.of(found)
-        with EventLog(folder / "events.jsonl", run_id=state.run_id) as log:
+        durable = None if found is None else (found.manifest.merkle_size, found.manifest.merkle_curr)
+        with EventLog(folder / "events.jsonl", run_id=state.run_id, durable=durable) as log:
             if found is not None:
                 _check_log(log, found)
             for name, fields in looked:

@@ -9,13 +9,11 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sha2::{Digest, Sha256};
-
 use super::chain::Chain;
 use super::fields::Fields;
 use super::iterations::IterationBlock;
 use super::merkle::hex;
-use super::scan::{open_regular, scan};
+use super::scan::{Durable, Tail, open_regular, scan_end};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
@@ -44,27 +42,28 @@ impl Log {
     /// Open or create the log at `path` and continue its chain.
     ///
     /// An existing log is verified whole. A torn last record is cut off, and a [`TAIL_TRUNCATED`] record says so.
-    pub fn open(path: &Path, cancel: &Cancel) -> Result<Self> {
-        let created = !path.exists();
+    ///
+    /// With `durable`, a tree head that a sync covered, damage behind its records is cut off like a torn record, if the
+    /// log begins with that tree: a power cut may keep later pages and lose earlier ones that no sync had covered.
+    pub fn open(path: &Path, durable: Option<Durable>, cancel: &Cancel) -> Result<Self> {
         let file = open_regular(path, OpenOptions::new().read(true).append(true).create(true))?;
         lock(&file, path)?;
-        let (chain, tail) = scan(&file, path, cancel)?;
+        let (chain, tail) = scan_end(durable, &file, path, cancel)?;
         let mut log = Self {
             path: path.to_owned(),
             file,
             chain,
             pending: Vec::new(),
             last_flush: Instant::now(),
-            torn_bytes: tail.len() as u64,
+            torn_bytes: tail.bytes,
             // An earlier process may have died before its fsync.
             unsynced: true,
             sync_failed: false,
             process: std::process::id(),
         };
-        if created {
-            log.io(sync_folder(path))?;
-        }
-        if !tail.is_empty() {
+        // Whoever made the file may have died before its name was durable.
+        log.io(sync_folder(path))?;
+        if tail.bytes > 0 {
             log.cut_tail(&tail)?;
         }
         Ok(log)
@@ -157,13 +156,12 @@ impl Log {
         Ok(())
     }
 
-    fn cut_tail(&mut self, tail: &[u8]) -> Result<()> {
-        let end = self.file.metadata().map(|metadata| metadata.len());
-        let end = self.io(end)?.saturating_sub(tail.len() as u64);
-        self.io(self.file.set_len(end))?;
+    fn cut_tail(&mut self, tail: &Tail) -> Result<()> {
+        self.io(self.file.set_len(tail.start))?;
         let evidence = serde_json::json!({
-            "torn_bytes": tail.len(),
-            "torn_sha256": hex(&Sha256::digest(tail).into()),
+            "torn_bytes": tail.bytes,
+            "torn_sha256": hex(&tail.sha256),
+            "problem": tail.problem,
         });
         let fields = evidence.as_object().map(Fields::from_json).transpose()?.unwrap_or_default();
         self.append(TAIL_TRUNCATED, &fields, None)?;
@@ -277,7 +275,7 @@ mod tests {
     #[test]
     fn one_fsync_serves_all_records_before_it() {
         let path = std::env::temp_dir().join(format!("vesu-group-commit-{}", std::process::id()));
-        let mut log = Log::open(&path, &Cancel::new()).unwrap();
+        let mut log = Log::open(&path, None, &Cancel::new()).unwrap();
         assert!(log.unsynced, "an earlier process may have left bytes without an fsync");
         for flush_between in [false, true] {
             for _ in 0..3 {

@@ -27,7 +27,7 @@ pub use log::Log;
 pub use merkle::{Hash, Tree, hex, unhex};
 pub use proof::{verify_consistency, verify_inclusion};
 pub use prove::{prove_consistency, prove_inclusion, tree_head};
-pub use scan::{Report, verify};
+pub use scan::{Durable, Report, verify};
 
 /// Longest line that is written or read, in bytes: verification needs no more memory than this.
 pub const MAX_RECORD_BYTES: usize = 4 << 20;

@@ -1,8 +1,10 @@
 //! Verification of a log as a stream: time linear in its length, memory no more than one record.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 use super::MAX_RECORD_BYTES;
 use super::chain::Chain;
@@ -47,6 +49,63 @@ pub(super) fn open_regular(path: &Path, options: &std::fs::OpenOptions) -> Resul
         _ => {}
     }
     options.open(path).map_err(|source| Error::io(path, source))
+}
+
+/// A tree head whose records a sync has made durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Durable {
+    pub size: u64,
+    pub root: Hash,
+}
+
+/// What stands behind the last record that holds.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// Where it begins, in bytes from the file's start.
+    pub start: u64,
+    pub bytes: u64,
+    pub sha256: Hash,
+    /// What is wrong with its first line; a record that merely breaks off has no problem.
+    pub problem: Option<String>,
+}
+
+/// Verify `file` up to its end, or to the first damage if that lies behind the records of `durable`.
+pub(super) fn scan_end(durable: Option<Durable>, file: &File, path: &Path, cancel: &Cancel) -> Result<(Chain, Tail)> {
+    let (mut end, mut covered) = (0, durable.is_some_and(|head| head.size == 0));
+    let outcome = scan_to(None, file, path, cancel, |chain, record, _| {
+        end += record.len() as u64 + 1;
+        covered |= durable.is_some_and(|head| head.size == chain.size() && head.root == chain.root());
+    });
+    let (chain, problem) = match outcome {
+        Ok((chain, _)) => (chain, None),
+        // Only now is it known where the chain ends, so its start is read again: damage is rare.
+        Err(Error::Evidence { record, problem }) if covered => {
+            let io = |source| Error::io(path, source);
+            (&mut &*file).seek(SeekFrom::Start(0)).map_err(io)?;
+            (scan_to(Some(record), file, path, cancel, |_, _, _| {})?.0, Some(problem))
+        }
+        Err(error) => return Err(error),
+    };
+    let (bytes, sha256) = digest_from(end, file).map_err(|source| Error::io(path, source))?;
+    Ok((chain, Tail { start: end, bytes, sha256, problem }))
+}
+
+/// Length and SHA-256 of what follows a place in the file.
+fn digest_from(start: u64, mut file: &File) -> std::io::Result<(u64, Hash)> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut hasher = Sha256::new();
+    let (mut bytes, mut block) = (0, vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut block) {
+            Ok(0) => return Ok((bytes, hasher.finalize().into())),
+            Ok(n) => {
+                hasher.update(&block[..n]);
+                bytes += n as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Verify every line of `file`; returns the chain behind the last one and the torn bytes that follow.

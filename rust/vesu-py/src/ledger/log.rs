@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
-use vesu_core::ledger::{Chain, IterationBlock, Log, hex};
+use vesu_core::ledger::{Chain, Durable, IterationBlock, Log, hex, unhex};
 use vesu_core::{Error, Result};
 
 use super::values::{common_fields, record_fields};
@@ -186,8 +186,13 @@ impl LedgerLog {
 }
 
 #[pyfunction]
-pub fn ledger_open(py: Python<'_>, path: PathBuf) -> PyResult<LedgerLog> {
-    let log = gate::enter(py, Some(1), |cancel| Log::open(&path, cancel))?;
+#[pyo3(signature = (path, durable = None))]
+pub fn ledger_open(py: Python<'_>, path: PathBuf, durable: Option<(u64, String)>) -> PyResult<LedgerLog> {
+    let head = |(size, root): (u64, String)| {
+        let refuse = || Error::argument("durable", format!("root {root:?}"), "64 hexadecimal digits");
+        Ok(Durable { size, root: unhex(&root).ok_or_else(refuse)? })
+    };
+    let log = gate::enter(py, Some(1), |cancel| Log::open(&path, durable.map(head).transpose()?, cancel))?;
     Ok(LedgerLog { torn_bytes: log.torn_bytes(), state: Mutex::new(State::Open(Box::new(log))) })
 }
 
