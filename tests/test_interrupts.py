@@ -255,3 +255,29 @@ def test_a_disk_that_refuses_the_event_keeps_no_run_from_stopping() -> None:  # 
 
     with stop_on_signals(emit=full), pytest.raises(StopRequested):
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_stop_at_any_event_leaves_the_governor_ready_for_the_submission() -> None:  # R33
+    from vesu.config import TimeConfig
+    from vesu.run.clock import SessionClock
+    from vesu.run.governor import Governor
+
+    for cut_at in range(1, 5):
+        seen: list[str] = []
+
+        def emit(name: str, seen: list[str] = seen, cut_at: int = cut_at, **_: object) -> None:
+            seen.append(name)
+            if len(seen) == cut_at:
+                signal.raise_signal(signal.SIGTERM)
+
+        governor = Governor(emit, TimeConfig(), SessionClock())
+        with stop_on_signals() as stops:
+            with suppress(StopRequested):
+                governor.plan({"fit": 10.0, "segment": 5.0})
+                with governor.phase("fit"):
+                    governor.observe(12.0)
+            assert stops.reason == "SIGTERM"
+            stops.rearm()
+            with governor.phase("segment"):
+                assert governor.reserve_s == 0.0
+        assert len(seen) >= cut_at + 2

@@ -147,12 +147,12 @@ class Governor:
         """
         with self._lock:
             if name not in PHASES or self._phase is not None:
-                raise ArgumentError(
-                    f"phase: got {name!r} within {self._phase!r}; accepted: {', '.join(PHASES)}, one by one"
-                )
-            self._phase, self._phase_began = name, self._clock.session_s()
-            self._log_state("phase_begun")
-        try:
+                accepted = f"{', '.join(PHASES)}, one by one"
+                raise ArgumentError(f"phase: got {name!r} within {self._phase!r}; accepted: {accepted}")
+        try:  # at once, since a request to stop may come at any instruction
+            with self._lock:
+                self._phase, self._phase_began = name, self._clock.session_s()
+                self._log_state("phase_begun")
             yield
         finally:
             with self._lock:

@@ -26,7 +26,7 @@ IDLE_BEATS = 12
 IDLE_SHARE = 0.05
 
 
-@dataclass(eq=False)
+@dataclass
 class _Activity:
     """A computation under watch."""
 
@@ -103,17 +103,17 @@ class Heartbeat:
         expected_s : float, optional
             Seconds that it, or its first step, is expected to take; without them it may be stuck, but not slow.
         """
-        with self._lock:
-            now = self._clock.monotonic()
-            self._restart("began")
-            activity = _Activity(name, expected_s, now, now)
-            self._activities.append(activity)
+        now = self._clock.monotonic()
+        activity = _Activity(name, expected_s, now, now)
         try:
+            with self._lock:
+                self._restart("began")
+                self._activities.append(activity)
             yield
         finally:
             with self._lock:
                 self._restart("ended")
-                self._activities.remove(activity)
+                self._activities = [each for each in self._activities if each is not activity]
                 if self._activities:  # the outer one was not quiet: this was a part of it
                     self._activities[-1].stepped_at = self._clock.monotonic()
 

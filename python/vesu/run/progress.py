@@ -192,24 +192,12 @@ class Progress:
     def whole_costs(self) -> dict[str, float]:
         """Seconds that each finished phase took in all sessions, going through it again not counted; for the costs."""
         with self._lock:
-            earlier = self._plan.earlier_s
-            return {
-                name: earlier.get(name, 0.0) + (0.0 if state.again else state.measured_s)
-                for name, state in self._plan.states.items()
-                if state.done and state.reason is None
-            }
+            return self._plan.whole_costs()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that the next session's number goes on: ``Progress(log, weights, **saved)``."""
         with self._lock:
-            now, plan = self._clock.monotonic(), self._plan
-            seconds, parts = dict(plan.earlier_s), {}
-            for name, state in plan.states.items():
-                begun = state.started_at is not None
-                spent_s = state.measured_s if state.done else now - (state.started_at or 0.0) if begun else 0.0
-                seconds[name] = seconds.get(name, 0.0) + spent_s
-                parts[name] = 1.0 if state.again else state.fraction if begun else plan.earlier_parts[name]
-            return {"earlier_s": seconds, "earlier_parts": parts, "earlier_shown": self.global_progress_reel}
+            return {**self._plan.done(self._clock.monotonic()), "earlier_shown": self.global_progress_reel}
 
     def snapshot(self) -> dict[str, Any]:
         """The numbers that are always shown together, by their names."""

@@ -278,6 +278,26 @@ class Plan:
             return state.paced_s / state.steps
         return state.expected_s * self.speed_factor() / state.n_steps
 
+    # -- what other sessions and runs want to know -----------------------------------------------------------------
+
+    def whole_costs(self) -> dict[str, float]:
+        """Seconds that each finished phase took in all sessions; going through it again is not counted."""
+        return {
+            name: self.earlier_s.get(name, 0.0) + (0.0 if state.again else state.measured_s)
+            for name, state in self.states.items()
+            if state.done and state.reason is None
+        }
+
+    def done(self, now: float) -> dict[str, dict[str, float]]:
+        """Seconds and parts of the work done in all sessions up to now, as the next session's plan takes them."""
+        seconds, parts = dict(self.earlier_s), {}
+        for name, state in self.states.items():
+            begun = state.started_at is not None
+            spent_s = state.measured_s if state.done else now - (state.started_at or 0.0) if begun else 0.0
+            seconds[name] = seconds.get(name, 0.0) + spent_s
+            parts[name] = 1.0 if state.again else state.fraction if begun else self.earlier_parts[name]
+        return {"earlier_s": seconds, "earlier_parts": parts}
+
     # -- weights ---------------------------------------------------------------------------------------------------
 
     def _weighted(self) -> list[PhaseState]:
