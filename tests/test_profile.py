@@ -70,6 +70,16 @@ def test_what_was_not_measured_is_null(tmp_path: Path) -> None:  # R54
     assert profile["status"] == "unfinished"
 
 
+def test_parts_beyond_the_whole_are_no_measure(tmp_path: Path) -> None:  # R54
+    with Log(tmp_path) as log:
+        log.start()
+        log.phase("load", 2.0, logging_s=0.5, io_s=1.6)
+        log.phase("features", 4.0, logging_s=1.0, io_s=3.0)
+    profile = write_profile(tmp_path)
+    assert [row["shares"] is None for row in profile["phases"]] == [True, False]
+    assert profile["shares"] == {"compute": 0.0, "logging": 0.25, "io": 0.75, "measured_s": 4.0}
+
+
 def resumed_run(folder: Path) -> Path:
     """Killed in the second iteration of epoch 0, an hour's pause, resumed before that iteration."""
     with Log(folder) as log:
