@@ -16,6 +16,9 @@ MAX_POINTS = 1500
 TONES = {"finished": "good", "stopped": "warn", "running": "warn"}
 KINDS = (("compute", "computation", ACCENT), ("io", "files", SECOND), ("logging", "logging", SOFT))
 
+TRUTH = "Where the two lines lie together, the percentage shown told the truth about the time."
+UNFINISHED = "The percentage shown, as far as the run came."
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -29,9 +32,10 @@ class Tile:
 def glance(dashboard: Dashboard, timeline: Timeline | None, scores: Mapping[str, float]) -> dict[str, Any]:
     """What the template needs: tiles, charts as SVG by name, the end's tone."""
     profile, end = dashboard.profile, dashboard.post_mortem
+    finished = end is not None and end.cause == "finished"
     charts: dict[str, str | None] = {}
     if timeline is not None:
-        charts["progress"] = progress_chart(timeline, finished=end is not None and end.cause == "finished")
+        charts["progress"] = progress_chart(timeline, finished=finished)
         charts["memory"] = memory_chart(timeline.memory)
     if profile is not None:
         charts["quality"] = quality_chart(profile.quality)
@@ -45,6 +49,7 @@ def glance(dashboard: Dashboard, timeline: Timeline | None, scores: Mapping[str,
             _memory_tile(timeline),
         ],
         "charts": {name: svg for name, svg in charts.items() if svg},
+        "caption": TRUTH if finished else UNFINISHED,
         "tone": "bad" if end is None or end.cause is None else TONES.get(end.cause, "bad"),
     }
 

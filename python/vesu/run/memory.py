@@ -97,7 +97,7 @@ class MemoryMonitor:
     """Samples memory and logs it: ``MEMORY_HEALTH`` each time, ``MEMORY_ALERT`` when a level is entered or left.
 
     As a context manager it samples every ``config.interval_s`` seconds in a thread of its own, however long a kernel
-    runs (kernels release the interpreter).
+    runs (kernels release the interpreter), and once more at the end.
 
     Parameters
     ----------
@@ -215,6 +215,8 @@ class MemoryMonitor:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        with suppress(VesuError):
+            self.sample()  # the peak of the whole run
 
     def _sample_until_stopped(self) -> None:
         while True:

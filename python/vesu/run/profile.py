@@ -161,8 +161,11 @@ def _phases(history: History) -> list[dict[str, Any]]:
 
 def _shares(spans: tuple[PhaseSpan, ...] | list[PhaseSpan]) -> dict[str, float] | None:
     """Computation, logging and I/O as parts of the phases that measured them."""
-    measured = [(span.seconds, span.logging_s, span.io_s) for span in spans]
-    rows = [(s, log, io) for s, log, io in measured if log is not None and io is not None and s > 0]
+    rows = [
+        (span.seconds, span.logging_s, span.io_s)
+        for span in spans
+        if span.logging_s is not None and span.io_s is not None and span.logging_s + span.io_s <= span.seconds
+    ]  # parts that are more than the whole were not measured over it
     total = sum(seconds for seconds, _, _ in rows)
     if total <= 0:
         return None
