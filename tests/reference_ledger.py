@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,89 @@ def tree_head(leaves: list[bytes]) -> bytes:
         return hashlib.sha256(b"").digest()
     if len(leaves) == 1:
         return leaves[0]
-    split = 1
-    while split * 2 < len(leaves):
-        split *= 2
-    return hashlib.sha256(b"\x01" + tree_head(leaves[:split]) + tree_head(leaves[split:])).digest()
+    k = split(len(leaves))
+    return node_hash(tree_head(leaves[:k]), tree_head(leaves[k:]))
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def split(n: int) -> int:
+    """The largest power of two below n."""
+    k = 1
+    while k * 2 < n:
+        k *= 2
+    return k
+
+
+def inclusion_path(m: int, leaves: list[bytes]) -> list[bytes]:
+    """PATH(m, D) of RFC 9162, section 2.1.3.1."""
+    if len(leaves) == 1:
+        return []
+    k = split(len(leaves))
+    if m < k:
+        return [*inclusion_path(m, leaves[:k]), tree_head(leaves[k:])]
+    return [*inclusion_path(m - k, leaves[k:]), tree_head(leaves[:k])]
+
+
+def consistency_path(m: int, leaves: list[bytes], whole: bool = True) -> list[bytes]:
+    """SUBPROOF(m, D, b) of RFC 9162, section 2.1.4.1; no hash from size 0."""
+    if m == 0:
+        return []
+    if m == len(leaves):
+        return [] if whole else [tree_head(leaves)]
+    k = split(len(leaves))
+    if m <= k:
+        return [*consistency_path(m, leaves[:k], whole), tree_head(leaves[k:])]
+    return [*consistency_path(m - k, leaves[k:], False), tree_head(leaves[:k])]
+
+
+def inclusion_holds(leaf: bytes, index: int, size: int, path: list[bytes], root: bytes) -> bool:
+    """The steps of RFC 9162, section 2.1.3.2."""
+    if index >= size:
+        return False
+    fn, sn, r = index, size - 1, leaf
+    for p in path:
+        if sn == 0:
+            return False
+        if fn & 1 or fn == sn:
+            r = node_hash(p, r)
+            while fn and not fn & 1:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            r = node_hash(r, p)
+        fn, sn = fn >> 1, sn >> 1
+    return sn == 0 and r == root
+
+
+def consistency_holds(first: int, second: int, path: list[bytes], first_root: bytes, second_root: bytes) -> bool:
+    """The steps of RFC 9162, section 2.1.4.2, for 0 < first < second."""
+    if first & (first - 1) == 0:
+        path = [first_root, *path]
+    if not path:
+        return False
+    fn, sn = first - 1, second - 1
+    while fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+    fr = sr = path[0]
+    for c in path[1:]:
+        if sn == 0:
+            return False
+        if fn & 1 or fn == sn:
+            fr, sr = node_hash(c, fr), node_hash(c, sr)
+            while fn and not fn & 1:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            sr = node_hash(sr, c)
+        fn, sn = fn >> 1, sn >> 1
+    return sn == 0 and fr == first_root and sr == second_root
+
+
+def leaves_of(path: Path) -> list[bytes]:
+    """The Merkle leaves of a log."""
+    lines = path.read_bytes().splitlines()
+    return [leaf_hash(re.sub(rb'"hash":"[0-9a-f]{64}",', b"", line, count=1)) for line in lines]
 
 
 def verify(path: Path) -> tuple[int, str, str]:

@@ -128,8 +128,7 @@ def _parser() -> Parser:
 
     ledger = commands.add_parser("ledger", help="evidence of a run", description="Work with a run's event log.")
     ledger_commands = ledger.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    proof = _command(ledger_commands, "verify", _ledger_verify, "check every record, link and the Merkle root of a log")
-    proof.add_argument("file", type=Path, help="events.jsonl")
+    _add_ledger(ledger_commands)
     return parser
 
 
@@ -137,6 +136,31 @@ def _command(commands: Commands, name: str, function: Callable[[Arguments], None
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(command=function)
     return parser
+
+
+def _add_ledger(commands: Commands) -> None:
+    check = _command(commands, "verify", _ledger_verify, "check a log: every record, link and the Merkle root")
+    check.add_argument("log", nargs="?", type=Path, help="events.jsonl; may be left out with --proof")
+    check.add_argument("--proof", type=Path, help="check this proof too, as `vesu ledger prove` printed it")
+    check.add_argument(
+        "--head",
+        type=Path,
+        action="append",
+        default=[],
+        help="a tree head that log and proof must agree with, as `vesu ledger head` printed it; may be repeated",
+    )
+
+    head = _command(commands, "head", _ledger_head, "print a log's tree head as C2SP tlog-checkpoint text")
+    head.add_argument("log", type=Path, help="events.jsonl")
+    head.add_argument("--size", type=int, help="over the first SIZE records (default: all)")
+    head.add_argument("--origin", default="vesu/run", help="which log this is (default: vesu/run)")
+
+    prove = _command(commands, "prove", _ledger_prove, "print a proof (RFC 9162) about a log as JSON")
+    prove.add_argument("log", type=Path, help="events.jsonl")
+    about = prove.add_mutually_exclusive_group(required=True)
+    about.add_argument("--record", type=int, metavar="INDEX", help="that record INDEX, from 0, is in the log")
+    about.add_argument("--since", type=int, metavar="SIZE", help="that the log goes on from its first SIZE records")
+    prove.add_argument("--size", type=int, help="of the log as it was with SIZE records (default: all)")
 
 
 def _add_config(parser: Parser, pipeline: str = "vesu (default), or a historical scorer: nx46, nx47") -> None:
@@ -336,8 +360,19 @@ def _report(arguments: Arguments) -> None:
 
 
 def _ledger_verify(arguments: Arguments) -> None:
-    from vesu.ledger import verify
+    from vesu.ledger.commands import verify
 
-    report = verify(arguments.file)
-    torn = f"; {report.torn_bytes} bytes of a torn last record" if report.torn_bytes else ""
-    print(f"intact: {report.entries} entries, root {report.root}{torn}")
+    for line in verify(arguments.log, arguments.proof, arguments.head):
+        print(line)
+
+
+def _ledger_head(arguments: Arguments) -> None:
+    from vesu.ledger import checkpoint
+
+    print(checkpoint(arguments.log, arguments.size, origin=arguments.origin), end="")
+
+
+def _ledger_prove(arguments: Arguments) -> None:
+    from vesu.ledger.commands import prove
+
+    print(json.dumps(prove(arguments.log, arguments.record, arguments.since, arguments.size).to_json(), indent=2))

@@ -27,6 +27,10 @@ pub enum Error {
     #[error("record {record}: {problem}")]
     Evidence { record: u64, problem: String },
 
+    /// An inclusion or consistency proof that does not hold.
+    #[error("proof: {0}")]
+    Proof(String),
+
     /// The caller's [`Cancel`](crate::Cancel) token was set.
     #[error("cancelled")]
     Cancelled,

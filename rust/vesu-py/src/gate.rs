@@ -78,7 +78,7 @@ pub fn raise(py: Python<'_>, error: Error) -> PyErr {
         Error::Argument { .. } => "ArgumentError",
         Error::Format { .. } => "FormatError",
         Error::Memory { .. } => "MemoryLimitError",
-        Error::Evidence { .. } => "EvidenceError",
+        Error::Evidence { .. } | Error::Proof(_) => "EvidenceError",
         Error::Io { path, source } => {
             let path = path.display().to_string();
             return match source.raw_os_error() {

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::MAX_RECORD_BYTES;
-use super::canonical::{close, write_array, write_digits, write_int, write_key, write_string};
+use super::canonical::{close, write_array, write_digits, write_int, write_json, write_key, write_string};
 use super::fields::{Fields, RESERVED};
 use super::merkle::{Hash, Tree, hex, leaf_hash};
 use crate::error::{Error, Result};
@@ -78,10 +78,10 @@ impl Chain {
         Ok(sequence)
     }
 
-    /// Verify the next line (without its line feed) and take it in; `Err` says what does not hold.
+    /// Verify the next line (without its line feed), take it in and return its leaf; `Err` says what does not hold.
     ///
     /// The record is put together again as [`append`](Self::append) would have: the text must come out the same.
-    pub fn accept(&mut self, line: &[u8]) -> Result<(), String> {
+    pub fn accept(&mut self, line: &[u8]) -> Result<Hash, String> {
         let Ok(Value::Object(mut members)) = serde_json::from_slice(line) else {
             return Err("not a JSON object".into());
         };
@@ -113,8 +113,7 @@ impl Chain {
         if rest.is_none_or(|rest| !rest.is_empty()) {
             return Err("its text is not canonical JSON".into());
         }
-        self.commit(hash, ts_ns);
-        Ok(())
+        Ok(self.commit(hash, ts_ns))
     }
 
     /// Put the next record's body together in `self.body`; returns where its hash member belongs.
@@ -153,13 +152,35 @@ impl Chain {
         hash_at
     }
 
-    /// Take in the record whose body stands in `self.body`.
-    fn commit(&mut self, hash: String, ts_ns: u64) {
+    /// Take in the record whose body stands in `self.body`; returns its leaf.
+    fn commit(&mut self, hash: String, ts_ns: u64) -> Hash {
+        let leaf = leaf_hash(&self.body);
         self.head = hash;
-        self.tree.push(leaf_hash(&self.body));
+        self.tree.push(leaf);
         self.first_ts_ns.get_or_insert(ts_ns);
         self.last_ts_ns = Some(ts_ns);
+        leaf
     }
+}
+
+/// Number and Merkle leaf of a record that stands alone; `Err` says what does not hold.
+pub fn record_leaf(line: &[u8]) -> Result<(u64, Hash), String> {
+    let Ok(mut record @ Value::Object(_)) = serde_json::from_slice(line) else {
+        return Err("not a JSON object".into());
+    };
+    let mut text = Vec::with_capacity(line.len());
+    write_json(&record, &mut text);
+    if text != line {
+        return Err("its text is not canonical JSON".into());
+    }
+    let sequence = record["seq"].as_u64().ok_or("it has no seq")?;
+    let hash = record.as_object_mut().and_then(|members| members.remove("hash"));
+    text.clear();
+    write_json(&record, &mut text);
+    if hash.as_ref().and_then(Value::as_str) != Some(&hex(&Sha256::digest(&text).into())) {
+        return Err("its content does not match its hash".into());
+    }
+    Ok((sequence, leaf_hash(&text)))
 }
 
 fn write_names(names: &[String], out: &mut Vec<u8>) {
@@ -221,6 +242,20 @@ mod tests {
                 let mut flipped = text.clone();
                 flipped[at] ^= 1 << bit;
                 assert!(verify(&flipped).is_err(), "byte {at}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_alone_tells_its_number_and_leaf_unless_a_bit_is_flipped() {
+        let text = three_records();
+        let mut chain = Chain::default();
+        for (number, line) in (0..).zip(text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())) {
+            assert_eq!(record_leaf(line), Ok((number, chain.accept(line).unwrap())));
+            for at in 0..8 * line.len() {
+                let mut flipped = line.to_vec();
+                flipped[at / 8] ^= 1 << (at % 8);
+                assert!(record_leaf(&flipped).is_err(), "bit {at}");
             }
         }
     }

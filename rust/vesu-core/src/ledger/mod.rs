@@ -16,13 +16,17 @@ pub mod fields;
 pub mod iterations;
 pub mod log;
 pub mod merkle;
+pub mod proof;
+pub mod prove;
 pub mod scan;
 
 pub use chain::Chain;
 pub use fields::Fields;
 pub use iterations::IterationBlock;
 pub use log::Log;
-pub use merkle::{Hash, Tree, hex};
+pub use merkle::{Hash, Tree, hex, unhex};
+pub use proof::{verify_consistency, verify_inclusion};
+pub use prove::{prove_consistency, prove_inclusion, tree_head};
 pub use scan::{Report, verify};
 
 /// Longest line that is written or read, in bytes: verification needs no more memory than this.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::MAX_RECORD_BYTES;
 use super::chain::Chain;
-use super::merkle::hex;
+use super::merkle::{Hash, hex};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
@@ -51,12 +51,24 @@ pub(super) fn open_regular(path: &Path, options: &std::fs::OpenOptions) -> Resul
 
 /// Verify every line of `file`; returns the chain behind the last one and the torn bytes that follow.
 pub(super) fn scan(file: &File, path: &Path, cancel: &Cancel) -> Result<(Chain, Vec<u8>)> {
+    scan_to(None, file, path, cancel, |_, _, _| {})
+}
+
+/// Verify the first `size` lines of `file`, or all; `visit` sees the chain behind each record, its line and its leaf.
+/// Returns the last chain and, if the end was reached, the torn bytes there.
+pub(super) fn scan_to(
+    size: Option<u64>,
+    file: &File,
+    path: &Path,
+    cancel: &Cancel,
+    mut visit: impl FnMut(&Chain, &[u8], Hash),
+) -> Result<(Chain, Vec<u8>)> {
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut chain = Chain::default();
     let mut line = Vec::new();
     let evidence =
         |record, problem: &str| Error::Evidence { record, problem: format!("{problem} ({})", path.display()) };
-    loop {
+    while size != Some(chain.size()) {
         cancel.check()?;
         line.clear();
         (&mut reader)
@@ -65,7 +77,10 @@ pub(super) fn scan(file: &File, path: &Path, cancel: &Cancel) -> Result<(Chain, 
             .map_err(|source| Error::io(path, source))?;
         let number = chain.size();
         match line.split_last() {
-            Some((b'\n', record)) => chain.accept(record).map_err(|problem| evidence(number, &problem))?,
+            Some((b'\n', record)) => {
+                let leaf = chain.accept(record).map_err(|problem| evidence(number, &problem))?;
+                visit(&chain, record, leaf);
+            }
             _ if line.len() > MAX_RECORD_BYTES => return Err(evidence(number, "longer than a record may be")),
             _ if number == 0 && !may_be_first_record(&line) => {
                 return Err(evidence(number, "not a record of an event log"));
@@ -73,6 +88,7 @@ pub(super) fn scan(file: &File, path: &Path, cancel: &Cancel) -> Result<(Chain, 
             _ => return Ok((chain, line)),
         }
     }
+    Ok((chain, Vec::new()))
 }
 
 /// Whether a file of one unfinished line may be what a crash left of a log's first record. Opening a log cuts a
