@@ -29,7 +29,7 @@ def figures_fixture(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("figure", "at_least"),
-    [("kills", 150), ("refusals", 300), ("power cuts", 400), ("damage", 8000), ("mutants", 17)],
+    [("kills", 150), ("refusals", 300), ("power cuts", 600), ("damage", 9000), ("mutants", 17)],
 )
 def test_every_promise_holds(figures: dict[str, Any], figure: str, at_least: int) -> None:  # R36 R37 R38
     assert figures[figure]["wrong"] == []
@@ -56,3 +56,4 @@ def test_the_campaign_fails_where_a_promise_breaks(figures: dict[str, Any]) -> N
     caught = figures["mutants"]["by"]
     assert len(caught) == figures["mutants"]["of"]["caught"] >= 12
     assert all(caught.values())
+    assert figures["fsyncs removed"]["of"]["caught"] >= 4  # each of the log's
