@@ -318,4 +318,4 @@ def test_a_version_is_whole_or_not_there(
     with pytest.raises(FileError):
         publisher.publish(saved[0])
     monkeypatch.undo()
-    assert [path for path in publisher.folder.iterdir() if path.name.startswith("version-")] == []
+    assert list(publisher.folder.glob("version-*")) == []

@@ -273,13 +273,12 @@ def make_folder(path: str | os.PathLike[str]) -> None:
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
         # The name of the deepest that exists is synced too: a process that died may have made it just now.
         existing = missing[-1].parent if missing else folder
+        existing.mkdir(exist_ok=True)
         with contextlib.suppress(PermissionError):  # then this user did not make it
             _sync(existing.parent)
         for each in reversed(missing):
             each.mkdir(exist_ok=True)
             _sync(each.parent)
-        if not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(folder))
     except OSError as error:
         raise FileError(error.errno, error.strerror or str(error), str(folder)) from error
 
