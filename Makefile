@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive format real clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,10 @@ bench-store: bench  ## Run the benchmarks and store their ratios as the new refe
 exhaustive: ## Proofs over all inputs: every float32 through every sigmoid, every 3x3x3 mask through the components; minutes
 	cargo test --profile fast -p vesu-core every_float32 -- --ignored --nocapture
 	cargo test --profile fast -p vesu-core every_mask_of_3x3x3 -- --ignored --nocapture
+
+faults: $(VENV)/.built $(VENV)/.dev  ## The fault campaign: kills, refusing disks, power cuts, damage, mutants, and 200 kills of the real command; half an hour
+	PYTHONPATH=tests $(BIN)/python tests/faults/campaign.py --full --out build/faults.json
+	PYTHONPATH=tests $(BIN)/python tests/kill_run.py --kills 200 --out build/kills.json
 
 real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VESU_DATA or ../shared/data); prints the figures of docs/measured.md
 	$(BIN)/python benches/real_input.py --out build/real

@@ -15,7 +15,7 @@ import vesu
 from vesu.cli import main
 from vesu.run.pipeline import RunResult
 
-COMMANDS = ["demo", "run", "discover", "preflight", "segment", "score", "check-submission", "report"]
+COMMANDS = ["demo", "run", "discover", "preflight", "segment", "score", "check-submission", "report", "post-mortem"]
 
 
 def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -23,7 +23,10 @@ def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
-@pytest.mark.parametrize("words", [[], *[[command] for command in COMMANDS], ["ledger"], ["ledger", "verify"]])
+@pytest.mark.parametrize(
+    "words",
+    [[], *[[command] for command in COMMANDS], ["ledger"], *[["ledger", name] for name in ("verify", "prove", "head")]],
+)
 def test_help_explains(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*words, "--help"])
@@ -128,5 +131,5 @@ def test_ctrl_c_ends_a_run_quickly_with_130(dataset: Path, tmp_path: Path) -> No
     assert time.monotonic() - sent < 5
     assert process.returncode == 130
     assert "interrupted" in errors and "Traceback" not in errors
-    assert not (tmp_path / "run" / "submission.zip").exists()
+    vesu.check_submission(tmp_path / "run" / "submission.zip", dataset / "test_images")  # the one in reserve
     assert vesu.ledger.verify(log).entries > 0

@@ -59,9 +59,7 @@ def test_a_head_of_another_log_covers_nothing(holed: tuple[Path, tuple[int, str]
 
 
 @pytest.mark.parametrize("record", range(5))
-def test_damage_in_what_was_durable_is_refused(
-    holed: tuple[Path, tuple[int, str], bytes], record: int
-) -> None:  # R38
+def test_damage_in_what_was_durable_is_refused(holed: tuple[Path, tuple[int, str], bytes], record: int) -> None:  # R38
     path, head, _ = holed
     lines = path.read_bytes().split(b"\n")
     lines[record] = lines[record].replace(b'"KEPT"', b'"LOST"')

@@ -45,9 +45,15 @@ def modes(call: ast.Call) -> list[ast.expr]:
     return given + (call.args[place : place + 1] if len(call.args) == place + 1 else call.args[place + 1 : place + 2])
 
 
+def _is_safetensors(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and name_of(node.func) == "_safetensors"
+
+
 def writes(call: ast.Call, safe: set[str]) -> bool:
     function = name_of(call.func)
     owner = name_of(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+    if function == "save" and isinstance(call.func, ast.Attribute) and _is_safetensors(call.func.value):
+        return False  # its `save` gives bytes; `save_file` would write
     if function in OPENING or (owner == "shutil" and function in ("copy", "move")):
         return True
     if function in TAKING_FILES and owner in ("np", "numpy", "torch", "zipfile", "tarfile", "format", ""):

@@ -142,6 +142,9 @@ def _parser() -> Parser:
     report.add_argument("run", type=Path, help="run folder")
     report.add_argument("--out", type=Path, help="file to write (default: RUN/report.html)")
 
+    end = _command(commands, "post-mortem", _post_mortem, "say how a run ended, from its folder alone, as JSON")
+    end.add_argument("run", type=Path, help="run folder, of a killed run too")
+
     ledger = commands.add_parser("ledger", help="evidence of a run", description="Work with a run's event log.")
     ledger_commands = ledger.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _add_ledger(ledger_commands)
@@ -378,6 +381,12 @@ def _write_unmatched(path: Path, prediction: "NDArray[Any]", label: "NDArray[Any
         warnings.simplefilter("ignore", UserWarning)  # the score has said it
         found = unmatched_features(prediction, label, ignore_label=ignore_label)
     write_json_atomic(path, {"shape": list(label.shape), **found.to_json()})
+
+
+def _post_mortem(arguments: Arguments) -> None:
+    from vesu.run.postmortem import examine
+
+    print(json.dumps(examine(arguments.run), indent=2))
 
 
 def _report(arguments: Arguments) -> None:

@@ -26,7 +26,7 @@ class MemoryLimitError(VesuError, MemoryError):
 
 
 class EvidenceError(VesuError, ValueError):
-    """A ledger whose records do not hold together; the message names the record, counted from 0."""
+    """A log whose records do not hold together (the message names the record, from 0), or a proof that does not hold."""
 
 
 class DataError(VesuError, ValueError):

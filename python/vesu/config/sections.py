@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-from vesu.config.checks import require as _require
+from vesu.config.checks import require
 from vesu.config.keeping import CheckpointConfig, MemoryConfig, TimeConfig
 from vesu.errors import ArgumentError
 from vesu.segmentation import DEFAULT_STEPS, DENSITY_RANGE, SegmentConfig, Step
@@ -52,17 +52,17 @@ class SamplingConfig:
     """Validate on at most so many volumes (R40); none takes all that are held out."""
 
     def __post_init__(self) -> None:
-        _require("sampling.voxels_per_volume", self.voxels_per_volume, self.voxels_per_volume >= 2, "2 or more")
-        _require(
+        require("sampling.voxels_per_volume", self.voxels_per_volume, self.voxels_per_volume >= 2, "2 or more")
+        require(
             "sampling.validation_fraction",
             self.validation_fraction,
             0 < self.validation_fraction < 1,
             "a number between 0 and 1, both excluded",
         )
-        _require("sampling.margin", self.margin, self.margin >= 0, "0 or more voxels")
+        require("sampling.margin", self.margin, self.margin >= 0, "0 or more voxels")
         for name in ("max_train_volumes", "max_val_volumes"):
             cap = getattr(self, name)
-            _require(f"sampling.{name}", cap, cap is None or cap >= 1, "1 or more volumes, or none")
+            require(f"sampling.{name}", cap, cap is None or cap >= 1, "1 or more volumes, or none")
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         good = bool(self.scales) and all(math.isfinite(s) and s > 0 for s in self.scales)
-        _require("features.scales", self.scales, good, "one or more positive numbers of voxels")
-        _require("features.max_correlation", self.max_correlation, 0 < self.max_correlation <= 1, "in (0, 1]")
-        _require("features.min_variance", self.min_variance, 0 <= self.min_variance < math.inf, "0 or more")
-        _require("features.top_k", self.top_k, self.top_k is None or self.top_k >= 1, "1 or more, or none")
+        require("features.scales", self.scales, good, "one or more positive numbers of voxels")
+        require("features.max_correlation", self.max_correlation, 0 < self.max_correlation <= 1, "in (0, 1]")
+        require("features.min_variance", self.min_variance, 0 <= self.min_variance < math.inf, "0 or more")
+        require("features.top_k", self.top_k, self.top_k is None or self.top_k >= 1, "1 or more, or none")
 
 
 @dataclass(frozen=True)
@@ -135,30 +135,28 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         floor = "never below the default grid (R50, R52)"
-        _require(
+        require(
             "search.meta_neurons",
             self.meta_neurons,
             self.meta_neurons >= META_NEURONS_FLOOR,
             f"{META_NEURONS_FLOOR} or more, {floor}",
         )
-        _require(
-            "search.max_iter", self.max_iter, self.max_iter >= MAX_ITER_FLOOR, f"{MAX_ITER_FLOOR} or more, {floor}"
-        )
+        require("search.max_iter", self.max_iter, self.max_iter >= MAX_ITER_FLOOR, f"{MAX_ITER_FLOOR} or more, {floor}")
         for name, values in (("search.l1", self.l1), ("search.l2", self.l2)):
             good = all(math.isfinite(v) and v >= 0 for v in values) and len(set(values)) == len(values)
-            _require(name, values, good, "distinct finite numbers, 0 or more")
-        _require("search.l1", self.l1, set(L1_FLOOR) <= set(self.l1), f"at least the values {L1_FLOOR}, {floor}")
-        _require("search.l2", self.l2, set(L2_FLOOR) <= set(self.l2), f"at least the values {L2_FLOOR}, {floor}")
+            require(name, values, good, "distinct finite numbers, 0 or more")
+        require("search.l1", self.l1, set(L1_FLOOR) <= set(self.l1), f"at least the values {L1_FLOOR}, {floor}")
+        require("search.l2", self.l2, set(L2_FLOOR) <= set(self.l2), f"at least the values {L2_FLOOR}, {floor}")
         rate = self.learning_rate
         good = rate == "auto" or (isinstance(rate, float) and math.isfinite(rate) and rate > 0)
-        _require("search.learning_rate", rate, good, "'auto' or a positive number")
-        _require("search.tol", self.tol, 0 < self.tol < 1, "above 0, below 1")
+        require("search.learning_rate", rate, good, "'auto' or a positive number")
+        require("search.tol", self.tol, 0 < self.tol < 1, "above 0, below 1")
         lows = {"ensemble_size": 1, "supervised_epochs": 0, "patience": 1, "max_epochs": 1, "stagnation_epochs": 1}
         for name, low in {**lows, "meta_neurons_growth": 0}.items():
             value = getattr(self, name)
-            _require(f"search.{name}", value, low <= value <= 1 << 20, f"{low} to {1 << 20}")
+            require(f"search.{name}", value, low <= value <= 1 << 20, f"{low} to {1 << 20}")
         pool, least = self.ranking_pool, self.ensemble_size
-        _require(
+        require(
             "search.ranking_pool",
             pool,
             pool is None or least <= pool <= 1 << 20,
@@ -166,8 +164,8 @@ class SearchConfig:
         )
         for name in ("min_delta", "mutation_noise"):
             value = getattr(self, name)
-            _require(f"search.{name}", value, 0 <= value < math.inf, "0 or more")
-        _require("search.prune_quantile", self.prune_quantile, 0 <= self.prune_quantile < 1, "0 or more, below 1")
+            require(f"search.{name}", value, 0 <= value < math.inf, "0 or more")
+        require("search.prune_quantile", self.prune_quantile, 0 <= self.prune_quantile < 1, "0 or more, below 1")
 
 
 @dataclass(frozen=True)
@@ -185,9 +183,9 @@ class CalibrationSettings:
 
     def __post_init__(self) -> None:
         name = "segment.calibration"
-        _require(f"{name}.modes", self.modes, bool(self.modes), "one or more modes")
+        require(f"{name}.modes", self.modes, bool(self.modes), "one or more modes")
         good = all(0 < factor <= 1 for factor in self.low_factors)
-        _require(f"{name}.low_factors", self.low_factors, good, "numbers in (0, 1]")
+        require(f"{name}.low_factors", self.low_factors, good, "numbers in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -226,9 +224,9 @@ class NX46Config:
     def __post_init__(self) -> None:
         for name in ("threshold_quantile", "score_blend_3d_weight"):
             value = getattr(self, name)
-            _require(f"nx46.{name}", value, 0 <= value <= 1, "0 to 1")
+            require(f"nx46.{name}", value, 0 <= value <= 1, "0 to 1")
         radius = self.z_smoothing_radius
-        _require("nx46.z_smoothing_radius", radius, 0 <= radius < 1 << 23, f"0 to {(1 << 23) - 1} slices")
+        require("nx46.z_smoothing_radius", radius, 0 <= radius < 1 << 23, f"0 to {(1 << 23) - 1} slices")
 
 
 @dataclass(frozen=True)
@@ -253,14 +251,14 @@ class NX47Config:
     """The soft blend from which on a voxel is surface."""
 
     def __post_init__(self) -> None:
-        _require("nx47.sigma_base", self.sigma_base, 0 < self.sigma_base <= 64, "above 0, up to 64 voxels")
-        _require("nx47.sigma_gain", self.sigma_gain, 0 <= self.sigma_gain <= 64, "0 to 64 voxels")
-        _require("nx47.percentile_gain", self.percentile_gain, 0 <= self.percentile_gain <= 1e6, "0 to 1000000")
-        _require("nx47.percentile_gap", self.percentile_gap, 0 <= self.percentile_gap <= 100, "0 to 100")
-        _require("nx47.blend_threshold", self.blend_threshold, 0 < self.blend_threshold <= 1, "above 0, up to 1")
+        require("nx47.sigma_base", self.sigma_base, 0 < self.sigma_base <= 64, "above 0, up to 64 voxels")
+        require("nx47.sigma_gain", self.sigma_gain, 0 <= self.sigma_gain <= 64, "0 to 64 voxels")
+        require("nx47.percentile_gain", self.percentile_gain, 0 <= self.percentile_gain <= 1e6, "0 to 1000000")
+        require("nx47.percentile_gap", self.percentile_gap, 0 <= self.percentile_gap <= 100, "0 to 100")
+        require("nx47.blend_threshold", self.blend_threshold, 0 < self.blend_threshold <= 1, "above 0, up to 1")
         levels = (self.percentile_floor, self.percentile_base, self.percentile_max)
         good = 0 <= levels[0] <= levels[1] <= levels[2] <= 100
-        _require(
+        require(
             "nx47.percentile_floor, percentile_base, percentile_max", levels, good, "0 <= floor <= base <= max <= 100"
         )
 
@@ -298,13 +296,13 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         names = get_args(Pipeline)
-        _require("pipeline", repr(self.pipeline), self.pipeline in names, " or ".join(map(repr, names)))
-        _require("seed", self.seed, 0 <= self.seed < 2**63, "0 to 2**63 - 1")
-        _require(
+        require("pipeline", repr(self.pipeline), self.pipeline in names, " or ".join(map(repr, names)))
+        require("seed", self.seed, 0 <= self.seed < 2**63, "0 to 2**63 - 1")
+        require(
             "n_threads", self.n_threads, self.n_threads is None or 1 <= self.n_threads <= 1024, "1 to 1024, or none"
         )
-        _require("cache_gib", self.cache_gib, 0 <= self.cache_gib < 2**30, "0 or more GiB")
-        _require("max_feature_gib", self.max_feature_gib, 0 < self.max_feature_gib < 2**30, "a positive number of GiB")
+        require("cache_gib", self.cache_gib, 0 <= self.cache_gib < 2**30, "0 or more GiB")
+        require("max_feature_gib", self.max_feature_gib, 0 < self.max_feature_gib < 2**30, "a positive number of GiB")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict of every value, nested by section."""

@@ -41,7 +41,7 @@ OUTPUTS = (
 )
 FOLDERS = ("segment", "validation", "masks")
 
-ENDINGS = ("summary.json", "report.html", "failure.json", "post_mortem.json")
+ENDINGS = ("summary.json", "report.html", "failure.json", "post_mortem.json", "RUN_PROFILE_SUMMARY.json")
 """What tells how a session ended: a session that goes on has not ended yet."""
 
 LATE_PHASES = ("segment", "package")

@@ -36,7 +36,8 @@ def load(session: Session, pairs: Sequence[Pair], cache: ArrayCache) -> dict[str
     with session.phase("load", len(pairs)) as phase:
         ids = {}
         for pair in pairs:
-            ids[pair.volume_id] = stages.load(pair, cache, session.config.n_threads)
+            with session.log.watch.measure("io"):
+                ids[pair.volume_id] = stages.load(pair, cache, session.config.n_threads)
             phase.advance(1)
         return ids
 
@@ -110,13 +111,17 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
     session.agree("training", compatibility.training_fields(data.channels, device))
     start = _resumable(session, session.state.search)
     assert session.progress is not None
-    steps = session.progress.fit(n_epochs=len(by_epoch), n_candidates=by_epoch, max_iter=search.max_iter)
+    heartbeat = session.progress.heartbeat
+    steps = session.progress.fit(
+        n_epochs=len(by_epoch), n_candidates=by_epoch, max_iter=search.max_iter, resume_from=_cursor(start, by_epoch)
+    )
     with session.timed("fit", steps, device) as phase:
 
         def draw(epoch: int) -> stages.Rows:
             if epoch == 0:
                 return data.train
-            parts = [draws.rows(pair, epoch, len(by_epoch)) for pair in prepared.split.train]
+            with heartbeat.around("voxels of the epoch"):
+                parts = [draws.rows(pair, epoch, len(by_epoch)) for pair in prepared.split.train]
             return stages.epoch_rows(parts, data.channels)
 
         def on_iteration(record: IterationRecord) -> None:
@@ -137,6 +142,18 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
     write_json_atomic(session.folder / "leaderboard.json", [finite(row) for row in rows])
     session.log.emit("SEARCH_DONE", best=finite(rows[0]), **search_entry(session, data, grid))
     return grid
+
+
+def _cursor(start: SearchState | None, by_epoch: Sequence[int]) -> dict[str, int] | None:
+    """Where an earlier session left the search, as the progress counts it."""
+    if start is None:
+        return None
+    return {
+        "epoch": start.epoch,
+        "candidate_first": 0,
+        "candidate_index": by_epoch[start.epoch] - 1,
+        "iter": start.iteration,
+    }
 
 
 def _resumable(session: Session, state: SearchState | None) -> SearchState | None:

@@ -1,7 +1,7 @@
 """A trained surface model: everything needed to turn a CT volume into a mask, in two files."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,12 @@ class SurfaceModel:
     segment_config: SegmentConfig
 
     def predict(
-        self, volume: NDArray[Any], *, max_feature_bytes: int = 6 << 30, n_threads: int | None = None
+        self,
+        volume: NDArray[Any],
+        *,
+        max_feature_bytes: int = 6 << 30,
+        n_threads: int | None = None,
+        on_part: Callable[[float], None] | None = None,
     ) -> VolumePrediction:
         """Probability and uncertainty of every voxel.
 
@@ -73,6 +78,8 @@ class SurfaceModel:
             Feature volumes are computed in z-slabs no larger than this; the result is the same bit for bit.
         n_threads : int, optional
             Threads; the result does not depend on it.
+        on_part : callable, optional
+            Told the part of the volume, 0 to 1, that was done since it was told last.
 
         Raises
         ------
@@ -82,11 +89,15 @@ class SurfaceModel:
         if not isinstance(volume, np.ndarray) or volume.ndim != 3 or 0 in volume.shape:
             got = f"shape {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
             raise ArgumentError(f"volume: got {got}; accepted: a 3-D numpy array with no axis of length 0")
+        tell = on_part or (lambda part: None)
         probability = np.empty(volume.shape, np.float32)
         uncertainty = np.empty(volume.shape, np.float32)
         for slab in self.feature_slabs(volume, max_feature_bytes=max_feature_bytes, n_threads=n_threads):
+            half = (slab.slices.stop - slab.slices.start) / volume.shape[0] / 2
+            tell(half)
             mean, spread = self.prox.predict_volume(slab.values, n_threads=n_threads)
             probability[slab.slices], uncertainty[slab.slices] = mean[slab.inner], spread[slab.inner]
+            tell(half)
         return VolumePrediction(probability, uncertainty)
 
     def feature_slabs(

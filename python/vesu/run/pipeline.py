@@ -141,7 +141,6 @@ class _Run:
         self.safe = SafeSubmission(session.folder, inventory.test_shapes, session.log, config.n_threads)
         expected = forecast(inventory, config, len(self.spec.names), Costs(self.cache_folder / COSTS_NAME))
         self.weights = weights = expected.expected_s
-        session.governor.plan(weights)
         progress = Progress(
             session.log,
             weights,
@@ -153,6 +152,7 @@ class _Run:
             **session.state.progress,
         )
         progress.on_beat(session.observe)
+        session.governor.plan(progress.remaining_by_phase())
         self._register_actions()
         with MemoryMonitor(session.log.emit, config.memory, session.clock), progress as session.progress:
             self._record_inventory()
@@ -160,8 +160,7 @@ class _Run:
             found = self._search() if config.pipeline == "vesu" else self._baseline()
             submission = self._package()
         session.governor.final()
-        if session.resumed is None:
-            expected.learn(session.seconds)
+        expected.learn(progress.whole_costs())
         summary = self._summary("finished", submission) | found
         return self._sealed(summary, submission)
 
@@ -193,6 +192,8 @@ class _Run:
             config=config,
             machine=self.machine,
         )
+        if self.previous is not None:
+            session.log.emit("PREVIOUS_RUN_PROFILE", profile=self.previous)
         session.agree("config", compatibility.config_fields(session.config))
         if session.resumed is None:
             session.save("full")  # from here on there is something to go on from
@@ -239,7 +240,7 @@ class _Run:
         summary["ledger"] = {"entries": checked.entries, "root": checked.root}
         write_json_atomic(session.folder / "summary.json", summary)
         history = read_history(log.path)
-        write_profile(session.folder, self.previous, history=history)
+        write_profile(session.folder, history=history)
         write_postmortem(session.folder, history=history, checked=checked)
         session.store.drain(DRAIN_S)
         result = RunResult(session.folder, submission, summary, *self._report())
@@ -261,6 +262,7 @@ class _Run:
         if in_time:
             session.log.emit("RUN_STOPPED", reason=reason, resume="vesu run --resume-from-checkpoint latest")
             session.log.sync()
+            write_profile(session.folder)
             write_postmortem(session.folder, cause="stopped", reason=reason)
             if reason == "SIGINT":
                 raise KeyboardInterrupt

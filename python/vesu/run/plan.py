@@ -42,6 +42,7 @@ CALIBRATION_VOLUMES = 8
 _READ_S_PER_VOXEL = 4e-9
 _FEATURES_S_PER_VOXEL = 5e-7
 _SEGMENT_S_PER_VOXEL = 1e-6
+_RANK_S_PER_VOXEL = 2.6e-7
 _BASELINE_S_PER_VOXEL = 4e-8
 _FIT_S_PER_WEIGHT_STEP = 6e-11
 
@@ -154,7 +155,8 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
         "train_data": 0.2 + samples * 1e-6,
         "fit": steps * _FIT_S_PER_WEIGHT_STEP + later_passes * train * _FEATURES_S_PER_VOXEL,
         "distillation": 0.0,
-        "segment": (test + train * config.sampling.validation_fraction) * _SEGMENT_S_PER_VOXEL,
+        "segment": (test + train * config.sampling.validation_fraction) * _SEGMENT_S_PER_VOXEL
+        + _ranking_s(inventory, config, by_epoch[-1]),
         "package": 0.1 + test * _READ_S_PER_VOXEL * 5,
     }
 
@@ -204,7 +206,7 @@ def _kinds(config: RunConfig, warm: bool) -> dict[str, str]:
     steps = " ".join(step.name for step in config.segment.steps) if config.pipeline == "vesu" else ""
     particular = {
         "fit": f"{config.search.solver} on {config.search.device}",
-        "segment": f"{config.pipeline} {steps}",
+        "segment": f"{config.pipeline} {config.search.ranking} {steps}",
         **dict.fromkeys(_CACHED, "from the cache" if warm else ""),
     }
     return {phase: f"{phase} ({machine}) {particular.get(phase, '')}".rstrip() for phase in PHASES}
@@ -224,6 +226,15 @@ def _used(inventory: Inventory, config: RunConfig) -> Sequence[Pair]:
         return inventory.pairs
     split = configured_split(inventory.pairs, config)
     return split.train + split.validation
+
+
+def _ranking_s(inventory: Inventory, config: RunConfig, n_candidates: int) -> float:
+    """Seconds of a ranking by the score itself: a mask of each scored volume by each candidate of the pool (R45)."""
+    if config.search.ranking != "score":
+        return 0.0
+    pool = min(config.search.ranking_pool or 2 * config.search.ensemble_size, n_candidates)
+    scored = _voxels(inventory, (pair.image for pair in scored_pairs(inventory.pairs, config)))
+    return pool * scored * _RANK_S_PER_VOXEL
 
 
 def _baseline_weights(inventory: Inventory, config: RunConfig) -> dict[str, float]:

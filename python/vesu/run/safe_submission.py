@@ -61,7 +61,10 @@ class SafeSubmission:
         """
         names = sorted(self._expected)
         origins = {name: self.best(name) for name in names}
-        report = write_submission(self.path, self._masks(origins), expected=self._expected, n_threads=self._n_threads)
+        with self._log.watch.measure("io"):
+            report = write_submission(
+                self.path, self._masks(origins), expected=self._expected, n_threads=self._n_threads
+            )
         counts = Counter(origin for origin, _ in origins.values())
         self._log.emit("SAFE_SUBMISSION_WRITTEN", reason=reason, sha256=report.sha256, origins=dict(counts))
         return report

@@ -44,12 +44,12 @@ def segment_all(
     held_out, search = prepared.split.validation, session.config.search
     chosen = held_out[:CALIBRATION_VOLUMES]
     to_rank = len(chosen) * len(pool_of(grid.leaderboard_, search)) if search.ranking == "score" else 0
-    with session.phase("segment", to_rank + len(chosen) + len(inventory.tests)) as phase:
+    calibrated, kept = _restored(session, chosen), _kept(session, inventory.tests)
+    before = to_rank + len(chosen)
+    done = len(kept) + (0 if calibrated is None else before)
+    with session.phase("segment", before + len(inventory.tests), done_units=done) as phase:
         session.log.emit("CALIBRATION_VOLUMES", used=len(chosen), held_out=len(held_out))
-        calibrated = _restored(session, chosen)
-        if calibrated is not None:
-            phase.advance(to_rank + len(chosen))
-        else:
+        if calibrated is None:
             volumes = _cached_pairs(session, chosen, prepared.ids, cache)
             ranking = _ranked(session, prepared, spec, grid, volumes, phase.advance) if to_rank else None
             top_k = min(search.ensemble_size, int((~grid.diverged_).sum()))
@@ -60,7 +60,9 @@ def segment_all(
             session.state.calibrated = calibrated
             session.save("full")
         model = SurfaceModel.load(session.folder)
-        _segment_tests(session, inventory.tests, lambda test: _segment_volume(session, test, model), phase.advance)
+        _segment_tests(
+            session, inventory.tests, kept, lambda test: _segment_volume(session, test, model, phase.advance)
+        )
         return calibrated
 
 
@@ -69,8 +71,8 @@ def segment_by_scorer(
 ) -> dict[str, Any] | None:
     """Masks by the configured historical scorer, scored where there are labels (R32)."""
     labelled = scored_pairs(inventory.pairs, session.config)
-    validation = None
-    with session.phase("segment", len(labelled) + len(inventory.tests)) as phase:
+    validation, kept = None, _kept(session, inventory.tests)
+    with session.phase("segment", len(labelled) + len(inventory.tests), done_units=len(kept)) as phase:
         if labelled:
             pairs = ((pair.volume_id, _cached_pair(session, pair, ids[pair.volume_id], cache)) for pair in labelled)
             validation = baseline.validate(
@@ -86,8 +88,9 @@ def segment_by_scorer(
             slices = StepSlices(image)
             score, result = baseline.segment_volume(image, session.config, on_step=slices.add)
             _write_volume(session, test, image, score, None, result, slices)
+            phase.advance(1)
 
-        _segment_tests(session, inventory.tests, by_scorer, phase.advance)
+        _segment_tests(session, inventory.tests, kept, by_scorer)
     return validation
 
 
@@ -194,32 +197,56 @@ def _calibrate(
     return Calibrated(files, measured, ranked)
 
 
-def _segment_tests(
-    session: Session, tests: Sequence[TestVolume], make_mask: MaskOf, advance: Callable[[float], None]
-) -> None:
-    """Every test volume, those excepted whose masks an earlier session sealed; a checkpoint after each."""
+def _kept(session: Session, tests: Sequence[TestVolume]) -> dict[str, MaskRecord]:
+    """The masks that an earlier session sealed, if CT and mask are still what they were."""
+    kept = {}
     for test in tests:
-        image_id = content_id(test.image)
-        mask = session.folder / "masks" / f"{test.volume_id}.tif"
         known = session.state.masks.get(test.volume_id)
-        if known is not None and known.image == image_id and _sealed(mask, known):
-            session.log.emit("VOLUME_KEPT", volume_id=test.volume_id, sha512=known.sha512)
-        else:
-            make_mask(test)
-            session.state.masks[test.volume_id] = MaskRecord(image_id, file_sha512(mask))
-            session.save("full")
-        advance(1)
+        mask = _mask_path(session, test)
+        if (
+            known is not None
+            and mask.exists()
+            and (content_id(test.image), file_sha512(mask))
+            == (
+                known.image,
+                known.sha512,
+            )
+        ):
+            kept[test.volume_id] = known
+    return kept
 
 
-def _sealed(mask: Path, record: MaskRecord) -> bool:
-    return mask.exists() and file_sha512(mask) == record.sha512
+def _segment_tests(
+    session: Session, tests: Sequence[TestVolume], kept: Mapping[str, MaskRecord], make_mask: MaskOf
+) -> None:
+    """Every test volume that has no mask yet; a checkpoint after each."""
+    for test in tests:
+        if test.volume_id in kept:
+            session.log.emit("VOLUME_KEPT", volume_id=test.volume_id, sha512=kept[test.volume_id].sha512)
+            continue
+        make_mask(test)
+        session.state.masks[test.volume_id] = MaskRecord(content_id(test.image), file_sha512(_mask_path(session, test)))
+        session.save("full")
 
 
-def _segment_volume(session: Session, test: TestVolume, model: SurfaceModel) -> None:
+def _mask_path(session: Session, test: TestVolume) -> Path:
+    return session.folder / "masks" / f"{test.volume_id}.tif"
+
+
+PREDICTED_PART = 0.8
+"""Of a volume's time, what its features and probabilities take; the rest is the ladder."""
+
+
+def _segment_volume(session: Session, test: TestVolume, model: SurfaceModel, advance: Callable[[float], None]) -> None:
     config = session.config
-    image = read_volume(test.image, n_threads=config.n_threads)
-    max_bytes = int(config.max_feature_gib * 2**30)
-    prediction = model.predict(image, max_feature_bytes=max_bytes, n_threads=config.n_threads)
+    with session.log.watch.measure("io"):
+        image = read_volume(test.image, n_threads=config.n_threads)
+    prediction = model.predict(
+        image,
+        max_feature_bytes=int(config.max_feature_gib * 2**30),
+        n_threads=config.n_threads,
+        on_part=lambda part: advance(PREDICTED_PART * part),
+    )
     slices = StepSlices(image)
     result = segment(
         prediction.probability,
@@ -230,6 +257,7 @@ def _segment_volume(session: Session, test: TestVolume, model: SurfaceModel) -> 
         on_step=slices.add,
     )
     _write_volume(session, test, image, prediction.probability, prediction.uncertainty, result, slices)
+    advance(1.0 - PREDICTED_PART)
 
 
 def _write_volume(
@@ -243,11 +271,12 @@ def _write_volume(
 ) -> None:
     folder, name = session.folder, test.volume_id
     entry = diagnostics_entry(name, result)
-    write_json_atomic(folder / "segment" / f"{name}.json", entry)
-    write_views(folder / "segment" / f"{name}_views.npz", image, probability, uncertainty, result)
-    slices.write(folder / "segment" / f"{name}_steps.npz")
-    # Last, so that a mask that is there has its evidence beside it.
-    write_volume(folder / "masks" / f"{name}.tif", result.mask)
+    with session.log.watch.measure("io"):
+        write_json_atomic(folder / "segment" / f"{name}.json", entry)
+        write_views(folder / "segment" / f"{name}_views.npz", image, probability, uncertainty, result)
+        slices.write(folder / "segment" / f"{name}_steps.npz")
+        # Last, so that a mask that is there has its evidence beside it.
+        write_volume(folder / "masks" / f"{name}.tif", result.mask)
     session.log.emit(
         "VOLUME_SEGMENTED",
         volume_id=name,

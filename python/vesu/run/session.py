@@ -56,16 +56,17 @@ class Session:
 
     # ---- phases
 
-    def phase(self, name: str, units: float) -> AbstractContextManager[PhaseProgress]:
-        """A phase on the CPU whose units cost about the same each."""
+    def phase(self, name: str, units: float, *, done_units: float = 0.0) -> AbstractContextManager[PhaseProgress]:
+        """A phase on the CPU whose units cost about the same each; some may be done since an earlier session."""
         assert self.progress is not None
-        return self.timed(name, self.progress.phase(name, units))
+        return self.timed(name, self.progress.phase(name, units, done_units=done_units))
 
     @contextmanager
     def timed(self, name: str, steps: AbstractContextManager[P], device: str = "cpu") -> Iterator[P]:
         """A phase with its events and seconds, and at its end a checkpoint and a log safe on disk (R27, R36)."""
         start = self.clock.monotonic()
         self.state.phase = name
+        self.log.watch.lap()  # what lies between two phases belongs to neither
         self.log.emit("PHASE_START", phase=name, device=device)
         if device == "cuda":
             self.log.emit("GPU_PHASE_START", phase=name, device=device)
@@ -90,7 +91,8 @@ class Session:
     def observe(self, shown: Mapping[str, Any]) -> None:
         """At each beat of the progress: the governor hears how long the rest is expected to take."""
         band = (shown["remaining_low_s"], shown["remaining_high_s"])
-        self.governor.observe(shown["remaining_estimate_s"], band)
+        left_s = None if self.progress is None else self.progress.remaining_by_phase()
+        self.governor.observe(shown["remaining_estimate_s"], band, left_s=left_s)
 
     # ---- checkpoints
 
