@@ -1,4 +1,4 @@
-"""A log whose end a power cut tore: what a checkpoint's tree head covers is never cut, what lies behind may be (R38)."""
+"""A log whose end a power cut tore: what a checkpoint covers is never cut, what lies behind may be (R38)."""
 
 import hashlib
 from pathlib import Path

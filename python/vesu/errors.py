@@ -26,7 +26,7 @@ class MemoryLimitError(VesuError, MemoryError):
 
 
 class EvidenceError(VesuError, ValueError):
-    """A log whose records do not hold together (the message names the record, from 0), or a proof that does not hold."""
+    """A log whose records do not hold together (the message names the record), or a proof that fails."""
 
 
 class DataError(VesuError, ValueError):
