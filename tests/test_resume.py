@@ -392,6 +392,16 @@ def test_nine_hours_end_with_a_valid_zip_and_go_on(
     assert len(events(folder, "TRAIN_ITERATION")) == 135 * 240
 
 
+def test_a_session_that_begins_too_late_leaves_a_valid_zip(
+    dataset: Path, mini: vesu.RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # R33
+    monkeypatch.setenv("VESU_SESSION_START", str(time.time() - 32_399))
+    stopped = vesu.run(dataset, tmp_path / "run", config=mini, display="none")
+    assert not stopped.finished
+    vesu.check_submission(tmp_path / "run" / "submission.zip", dataset / "test_images")
+    assert verify(tmp_path / "run" / "events.jsonl").entries == stopped.summary["ledger"]["entries"]
+
+
 def test_random_kills_of_the_real_command(tmp_path: Path) -> None:  # R37
     found = campaign(3, seed=1, folder=tmp_path)
     assert found["kills"] == 3

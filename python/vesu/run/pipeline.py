@@ -99,8 +99,10 @@ def execute(
     with opened(out, config, resume=resume, restart=restart, retrain_changed=retrain_changed) as session:
         session.seconds["discovery"] = discovery_s
         session.announce = (lambda text: None) if display == "none" else print
-        this = _Run(session, inventory, spec, cache or session.folder / "cache", display, previous)
         try:
+            with session.stops.deferred():  # a session that begins after its deadline is ended like any other
+                this = _Run(session, inventory, spec, cache or session.folder / "cache", display, previous)
+                this.begin()
             return this.execute()
         except StopRequested as stop:
             return this.stop(stop.reason)
@@ -133,21 +135,22 @@ class _Run:
     deferred: str | None = None
     """Why the report was put off."""
 
-    def execute(self) -> RunResult:
+    def __post_init__(self) -> None:
         session, config, inventory = self.session, self.session.config, self.inventory
         self.started_ns = session.clock.ts_ns()
         self.machine = evidence.machine()
-        self._begin()
         self.safe = SafeSubmission(session.folder, inventory.test_shapes, session.log, config.n_threads)
-        expected = forecast(inventory, config, len(self.spec.names), Costs(self.cache_folder / COSTS_NAME))
-        self.weights = weights = expected.expected_s
+        self.expected = forecast(inventory, config, len(self.spec.names), Costs(self.cache_folder / COSTS_NAME))
+
+    def execute(self) -> RunResult:
+        session, config = self.session, self.session.config
         progress = Progress(
             session.log,
-            weights,
+            self.expected.expected_s,
             display=self.display,
             clock=session.clock,
             min_interval_s=config.time.heartbeat_s,
-            spreads=expected.spreads,
+            spreads=self.expected.spreads,
             stall_factor=config.time.stall_factor,
             **session.state.progress,
         )
@@ -160,7 +163,7 @@ class _Run:
             found = self._search() if config.pipeline == "vesu" else self._baseline()
             submission = self._package()
         session.governor.final()
-        expected.learn(progress.whole_costs())
+        self.expected.learn(progress.whole_costs())
         summary = self._summary("finished", submission) | found
         return self._sealed(summary, submission)
 
@@ -181,7 +184,8 @@ class _Run:
 
     # ---- beginning and end
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Say what runs here, and have something to go on from."""
         session = self.session
         config = session.config.to_json()
         write_json_atomic(session.folder / "config.json", config)
@@ -201,7 +205,7 @@ class _Run:
             rng.restore(session.state.rng)
 
     def _summary(self, status: str, submission: SubmissionReport) -> dict[str, Any]:
-        session, inventory, weights = self.session, self.inventory, self.weights
+        session, inventory, weights = self.session, self.inventory, self.expected.expected_s
         planned = sum(weights.values())
         seconds = session.state.seconds
         return {
