@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import runpy
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +13,14 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from vesu.ledger import LedgerWriter, verify
+from vesu.ledger import LedgerWriter, consistency_proof, inclusion_proof, verify, verify_inclusion
 
 EVENTS = 2000
+DURABLE_EVENTS = 200
 RECORDS = "ledger 2000 events of 600 bytes"
 PASS = "ledger iteration records 120 x 135"
+DURABLE = "ledger 200 durable events of 600 bytes"
+PROOF = "ledger inclusion proof in 2000 events of 600 bytes"
 
 FIELDS: dict[str, Any] = {
     "run_id": "0123456789abcdef0123456789abcdef",
@@ -173,3 +178,55 @@ def test_peer_verify_json_sha256(benchmark: BenchmarkFixture, written: Path) -> 
             assert hashlib.sha256(line.replace(b'"hash":"%s",' % prev.encode(), b"", 1)).hexdigest() == prev
 
     benchmark(run)
+
+
+@pytest.mark.benchmark(group=DURABLE)
+def test_vesu_group_commit(benchmark: BenchmarkFixture, ledger: LedgerWriter) -> None:
+    """One fsync for all: what a checkpoint and the end of a phase do."""
+
+    def run() -> None:
+        for _ in range(DURABLE_EVENTS):
+            ledger.append("TRAIN_ITERATION", FIELDS)
+        ledger.sync()
+
+    benchmark(run)
+
+
+@pytest.mark.benchmark(group=DURABLE)
+def test_peer_fsync_each(benchmark: BenchmarkFixture, file: IO[bytes]) -> None:
+    """Each event durable on its own; no chain at all."""
+    orjson = pytest.importorskip("orjson")
+
+    def run() -> None:
+        for _ in range(DURABLE_EVENTS):
+            file.write(orjson.dumps(FIELDS, option=orjson.OPT_APPEND_NEWLINE))
+            file.flush()
+            os.fsync(file.fileno())
+
+    benchmark(run)
+
+
+@pytest.mark.benchmark(group=PROOF)
+def test_vesu_prove(benchmark: BenchmarkFixture, written: Path) -> None:
+    """The log verified and the proof made in the same pass."""
+    proof = benchmark(inclusion_proof, written, EVENTS // 3)
+    verify_inclusion(proof)
+    assert len(consistency_proof(written, EVENTS // 3).path) > 5
+
+
+@pytest.mark.benchmark(group=PROOF)
+def test_peer_prove_in_python(benchmark: BenchmarkFixture, written: Path) -> None:
+    """The example's verifier, then the proof by the RFC's definition from the leaves that it keeps."""
+    program = runpy.run_path(str(Path(__file__).resolve().parents[1] / "examples" / "verify_log.py"))
+
+    def path(m: int, leaves: list[bytes]) -> list[bytes]:
+        if len(leaves) == 1:
+            return []
+        k = 1 << (len(leaves) - 1).bit_length() - 1
+        near, far, m = (leaves[:k], leaves[k:], m) if m < k else (leaves[k:], leaves[:k], m - k)
+        return [*path(m, near), program["root_of"](far)]
+
+    def run() -> list[bytes]:
+        return path(EVENTS // 3, program["read_log"](written))
+
+    assert tuple(node.hex() for node in benchmark(run)) == inclusion_proof(written, EVENTS // 3).path

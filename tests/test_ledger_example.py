@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -46,6 +47,14 @@ def test_it_is_short_and_needs_the_standard_library_only() -> None:  # R38
         for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module])
     }
     assert modules and modules <= set(sys.stdlib_module_names)
+
+
+def test_the_guide_s_example_runs() -> None:  # R38
+    text = (PROGRAM.parents[1] / "docs" / "ledger.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "ledger.md", "exec"), {})
 
 
 def test_a_good_log_holds(log: Path) -> None:  # R38

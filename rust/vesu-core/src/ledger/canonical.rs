@@ -90,9 +90,9 @@ pub(super) fn sort<V>(members: &mut [(&str, V)]) {
     }
 }
 
-/// Order by UTF-16 code units: for ASCII that of the bytes.
+/// Order by UTF-16 code units. Where one of the two is ASCII that is the order of the bytes.
 pub(super) fn compare_keys(a: &str, b: &str) -> Ordering {
-    if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
+    if a.is_ascii() || b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
 }
 
 pub(super) fn write_key(key: &str, out: &mut Vec<u8>) {

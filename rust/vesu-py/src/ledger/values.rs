@@ -108,7 +108,12 @@ fn items_of<'py>(dict: &Bound<'py, PyDict>) -> Result<Items<'py>, Refusal> {
 }
 
 fn as_text<'a, 'py>(items: &'a Items<'py>) -> Result<Vec<(&'a str, &'a Bound<'py, PyAny>)>, Refusal> {
-    items.iter().map(|(key, value)| Ok((text_of(key)?, value))).collect()
+    // Collecting results would not know the number, and grow the vector step by step.
+    let mut members = Vec::with_capacity(items.len());
+    for (key, value) in items {
+        members.push((text_of(key)?, value));
+    }
+    Ok(members)
 }
 
 fn text_of<'a>(text: &'a Bound<'_, PyString>) -> Result<&'a str, Refusal> {
