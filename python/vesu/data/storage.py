@@ -271,8 +271,12 @@ def make_folder(path: str | os.PathLike[str]) -> None:
     folder = Path(path).absolute()
     try:
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        # The folder's own name is synced even where it exists: a process that died may have made it just now.
-        for each in reversed(missing or [folder]):
+        # The name of the last one that exists is synced, too: a process that died may have made it just now.
+        existing = missing[-1].parent if missing else folder
+        existing.mkdir(exist_ok=True)
+        with contextlib.suppress(PermissionError):  # a folder around it that is somebody else's
+            _sync(existing.parent)
+        for each in reversed(missing):
             each.mkdir(exist_ok=True)
             _sync(each.parent)
     except OSError as error:

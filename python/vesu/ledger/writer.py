@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vesu import _core
+from vesu.errors import ArgumentError
 from vesu.ledger.heads import DEFAULT_ORIGIN, TreeHead, check_origin
 from vesu.ledger.reader import as_path, root_at
 
@@ -26,11 +27,17 @@ class LedgerWriter:
     ----------
     path : str or os.PathLike
         The log's file; made if missing. One writer at a time may have it open.
+    durable : int, optional
+        Number of records known to have been on disk, from a checkpoint. A power cut may leave a hole in what no fsync
+        had followed and whole records behind it: whatever does not hold behind this number is cut off like a torn
+        record. A log with fewer records was rolled back and is refused.
 
     Raises
     ------
     EvidenceError
-        The existing log is damaged before its last record; the message names the record.
+        The existing log is damaged before its last record, or before ``durable``; the message names the record.
+    ArgumentError
+        ``durable`` is no number of records.
     FileError
         The file cannot be opened, is no regular file, or another writer has it open.
 
@@ -64,9 +71,11 @@ class LedgerWriter:
     >>> folder.cleanup()
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, durable: int | None = None) -> None:
+        if durable is not None and not (type(durable) is int and 0 <= durable < 2**63):
+            raise ArgumentError(f"durable: got {durable!r}; accepted: a number of records or None")
         self._path = as_path(path)
-        self._log = _core.ledger_open(str(self._path))
+        self._log = _core.ledger_open(str(self._path), durable)
 
     def append(self, name: str, fields: Mapping[str, Any] | None = None, *, ts_ns: int | None = None) -> int:
         """Append one record.

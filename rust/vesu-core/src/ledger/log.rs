@@ -15,7 +15,7 @@ use super::chain::Chain;
 use super::fields::Fields;
 use super::iterations::IterationBlock;
 use super::merkle::hex;
-use super::scan::{open_regular, scan};
+use super::scan::{open_regular, scan_behind};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
@@ -43,12 +43,14 @@ pub struct Log {
 impl Log {
     /// Open or create the log at `path` and continue its chain.
     ///
-    /// An existing log is verified whole. A torn last record is cut off, and a [`TAIL_TRUNCATED`] record says so.
-    pub fn open(path: &Path, cancel: &Cancel) -> Result<Self> {
+    /// An existing log is verified whole. A torn last record is cut off, and a [`TAIL_TRUNCATED`] record says so. With
+    /// `durable`, the number of records known to be on disk, the same is done with anything that does not hold behind
+    /// them, and a log with fewer is refused.
+    pub fn open(path: &Path, durable: Option<u64>, cancel: &Cancel) -> Result<Self> {
         let created = !path.exists();
         let file = open_regular(path, OpenOptions::new().read(true).append(true).create(true))?;
         lock(&file, path)?;
-        let (chain, tail) = scan(&file, path, cancel)?;
+        let (chain, tail) = scan_behind(durable, &file, path, cancel)?;
         let mut log = Self {
             path: path.to_owned(),
             file,
@@ -61,8 +63,11 @@ impl Log {
             sync_failed: false,
             process: std::process::id(),
         };
-        if created {
-            log.io(sync_folder(path))?;
+        // Also where the file was there: the process that made it may have died before it came to this.
+        let synced = sync_folder(path);
+        let of_others = synced.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+        if created || !of_others {
+            log.io(synced)?;
         }
         if !tail.is_empty() {
             log.cut_tail(&tail)?;
@@ -277,7 +282,7 @@ mod tests {
     #[test]
     fn one_fsync_serves_all_records_before_it() {
         let path = std::env::temp_dir().join(format!("vesu-group-commit-{}", std::process::id()));
-        let mut log = Log::open(&path, &Cancel::new()).unwrap();
+        let mut log = Log::open(&path, None, &Cancel::new()).unwrap();
         assert!(log.unsynced, "an earlier process may have left bytes without an fsync");
         for flush_between in [false, true] {
             for _ in 0..3 {

@@ -186,8 +186,9 @@ impl LedgerLog {
 }
 
 #[pyfunction]
-pub fn ledger_open(py: Python<'_>, path: PathBuf) -> PyResult<LedgerLog> {
-    let log = gate::enter(py, Some(1), |cancel| Log::open(&path, cancel))?;
+#[pyo3(signature = (path, durable = None))]
+pub fn ledger_open(py: Python<'_>, path: PathBuf, durable: Option<u64>) -> PyResult<LedgerLog> {
+    let log = gate::enter(py, Some(1), |cancel| Log::open(&path, durable, cancel))?;
     Ok(LedgerLog { torn_bytes: log.torn_bytes(), state: Mutex::new(State::Open(Box::new(log))) })
 }
 
