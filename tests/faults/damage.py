@@ -80,7 +80,8 @@ def flips(room: Path, seen: Detection, *, every: int, whole_every: int, shard: t
 
 
 def log_flips(room: Path, seen: Detection, *, every: int) -> None:
-    """Flip each ``every``-th bit of an event log; a changed last line feed makes the last record a torn one."""
+    """Flip each ``every``-th bit of an event log (a changed last line feed makes the last record a torn one), and take
+    it back to each earlier length, which a run that knows its checkpoint must see."""
     path = emptied(room / "log") / "events.jsonl"
     with LedgerWriter(path) as log:
         log.append_many([("ITERATION", {"i": i, "loss": 0.1 * i, "nan": float("nan")}) for i in range(8)])
@@ -95,6 +96,11 @@ def log_flips(room: Path, seen: Detection, *, every: int) -> None:
             seen.expect_refusal("bit flips, log", f"{path.name}: bit {bit} flipped", check)
             content[bit // 8] ^= 1 << bit % 8
     check()
+    lines = path.read_bytes().splitlines(keepends=True)
+    for kept in range(len(lines)):
+        path.write_bytes(b"".join(lines[:kept]))
+        case = f"{path.name}: {kept} of {len(lines)} records"
+        seen.expect_refusal("log rolled back", case, lambda: LedgerWriter(path, durable=len(lines)))
 
 
 def truncations(room: Path, seen: Detection, *, every: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vesu import _core
+from vesu.errors import ArgumentError
 from vesu.ledger.heads import DEFAULT_ORIGIN, TreeHead, check_origin
 from vesu.ledger.reader import as_path, root_at
 

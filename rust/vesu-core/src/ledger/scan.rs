@@ -113,6 +113,36 @@ pub(super) fn scan(file: &File, path: &Path, cancel: &Cancel) -> Result<(Chain, 
     scan_to(None, file, path, cancel, |_, _, _| {})
 }
 
+/// As [`scan`], but of a log whose first `durable` records are known to have reached the disk. What does not hold behind
+/// them is what a power cut left of writes that no fsync had followed, in whatever order: it counts as a torn tail.
+pub(super) fn scan_behind(durable: Option<u64>, file: &File, path: &Path, cancel: &Cancel) -> Result<(Chain, Vec<u8>)> {
+    let known = durable.unwrap_or(0);
+    let found = match scan(file, path, cancel) {
+        // Record 0 tells whether it is a log at all.
+        Err(Error::Evidence { record, .. }) if durable.is_some() && record >= known.max(1) => {
+            hold_of_tail(record, file, path, cancel)?
+        }
+        other => other?,
+    };
+    if found.0.size() < known {
+        let problem = format!("missing; {known} records were on disk ({})", path.display());
+        return Err(Error::Evidence { record: found.0.size(), problem });
+    }
+    Ok(found)
+}
+
+/// The chain over the first `size` records, and all bytes behind them.
+fn hold_of_tail(size: u64, mut file: &File, path: &Path, cancel: &Cancel) -> Result<(Chain, Vec<u8>)> {
+    let io = |source| Error::io(path, source);
+    file.rewind().map_err(io)?;
+    let mut end = 0;
+    let (chain, _) = scan_to(Some(size), file, path, cancel, |_, record, _| end += record.len() as u64 + 1)?;
+    file.seek(SeekFrom::Start(end)).map_err(io)?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).map_err(io)?;
+    Ok((chain, tail))
+}
+
 /// Verify the first `size` lines of `file`, or all; `visit` sees the chain behind each record, its line and its leaf.
 /// Returns the last chain and, if the end was reached, the torn bytes there.
 pub(super) fn scan_to(
