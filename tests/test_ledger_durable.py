@@ -58,6 +58,21 @@ def test_a_head_of_another_log_covers_nothing(holed: tuple[Path, tuple[int, str]
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_log_that_was_rolled_back_is_refused(tmp_path: Path, size: int) -> None:  # R38
+    path = tmp_path / "events.jsonl"
+    with LedgerWriter(path) as log:
+        log.append_many([("A", {}), ("B", {})])
+        head = (log.size, log.root)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0])
+    if size == 3:  # another past, and a longer one
+        with LedgerWriter(path) as log:
+            log.append_many([("C", {}), ("D", {})])
+    with pytest.raises(EvidenceError, match="does not begin with the tree that was durable"):
+        LedgerWriter(path, durable=head)
+
+
 @pytest.mark.parametrize("record", range(5))
 def test_damage_in_what_was_durable_is_refused(holed: tuple[Path, tuple[int, str], bytes], record: int) -> None:  # R38
     path, head, _ = holed

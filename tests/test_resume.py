@@ -273,7 +273,7 @@ def test_another_log_is_refused(
     _, cache, taken = whole
     folder = shutil.copytree(next(path for path in taken if path.name.endswith("fit-020")), tmp_path / "run")
     shutil.copy(finished.folder / "events.jsonl", folder / "events.jsonl")
-    with pytest.raises(EvidenceError, match="are not those that checkpoint"):
+    with pytest.raises(EvidenceError, match="does not begin with the tree that was durable"):
         vesu.run(dataset, folder, config=mini, display="none", cache=cache, resume="latest")
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vesu.ledger import LedgerWriter, iter_events, verify
+from vesu.ledger import LedgerWriter, iter_events, root_at, verify
 from vesu.submission import check_submission, write_submission
 
 Acknowledge = Callable[[str], None]
@@ -161,7 +161,8 @@ def judge_log(path: Path, promised: int, expected: Sequence[bytes]) -> str:
         kept += 1
     promise(kept >= min(promised, len(expected)), f"{path.name}: {kept} of {promised} acknowledged records are there")
     # A run knows from its checkpoint how many records were on disk; a hole behind them is cut off like a torn tail.
-    with LedgerWriter(path, durable=promised) as log:
+    durable = min(promised, kept)
+    with LedgerWriter(path, durable=(durable, root_at(path, durable))) as log:
         recovered, torn = log.size, log.torn_bytes
     after = path.read_bytes()
     promise(recovered >= max(kept, promised), f"{path.name}: recovery kept {recovered} of {kept} whole records")

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vesu import _core
-from vesu.errors import ArgumentError
 from vesu.ledger.heads import DEFAULT_ORIGIN, TreeHead, check_origin
 from vesu.ledger.reader import as_path, root_at
 
@@ -28,9 +27,9 @@ class LedgerWriter:
     path : str or os.PathLike
         The log's file; made if missing. One writer at a time may have it open.
     durable : (int, str), optional
-        A size and tree head that a :meth:`sync` covered, as a checkpoint holds them. If the log begins with that tree,
-        damage behind it is cut off like a torn record: a power cut may lose pages that no sync had covered, and keep
-        later ones.
+        A size and tree head that a :meth:`sync` covered, as a checkpoint holds them. A log that does not begin with
+        that tree is refused; damage behind it is cut off like a torn record: a power cut may lose pages that no sync
+        had covered, and keep later ones.
 
     Raises
     ------

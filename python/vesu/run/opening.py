@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from vesu.config import RunConfig
-from vesu.errors import EvidenceError
-from vesu.ledger import parse_checkpoint
 from vesu.run.checkpoint import CHECKPOINTS, Checkpoint, CheckpointStore, Publisher, find_checkpoint, publisher_from
 from vesu.run.clock import Clock, SessionClock, session_start_ns
 from vesu.run.events import EventLog
@@ -51,10 +49,11 @@ def opened(
             if resume == "latest":
                 found = _newest(found, CheckpointStore(folder / CHECKPOINTS), looked)
         state = RunState(uuid.uuid4().hex) if found is None else RunState.of(found)
-        durable = None if found is None else (found.manifest.merkle_size, found.manifest.merkle_curr)
-        with EventLog(folder / "events.jsonl", run_id=state.run_id, durable=durable) as log:
-            if found is not None:
-                _check_log(log, found)
+        log_path = folder / "events.jsonl"
+        with EventLog(log_path, run_id=state.run_id, durable=_durable(log_path, found)) as log:
+            if found is not None and log.size == 0:
+                # A new folder: the run goes on from a checkpoint that was carried there without its log.
+                log.emit("LEDGER_CONTINUED_ELSEWHERE", tree_head=found.manifest.tree_head)
             for name, fields in looked:
                 log.emit(name, **fields)
             clock = Clock()
@@ -80,20 +79,11 @@ def _newest(found: Checkpoint, here: CheckpointStore, looked: list[tuple[str, di
     return own
 
 
-def _check_log(log: EventLog, found: Checkpoint) -> None:
-    """The log must hold what the checkpoint saw: it goes on from the same record."""
-    manifest = found.manifest
-    if log.size == 0:
-        # A new folder: the run goes on from a checkpoint that was carried there without its log.
-        log.emit("LEDGER_CONTINUED_ELSEWHERE", tree_head=manifest.tree_head)
-        return
-    head = parse_checkpoint(manifest.tree_head)
-    same = head.size == manifest.merkle_size <= log.size and log.root_at(head.size) == head.root
-    if not same:
-        raise EvidenceError(
-            f"{log.path}: its first {manifest.merkle_size} records are not those that checkpoint "
-            f"{found.path.name} saw; accepted: the log of the same run"
-        )
+def _durable(log: Path, found: Checkpoint | None) -> tuple[int, str] | None:
+    """What of the log the checkpoint saw on disk: it must be there, and damage behind it is a torn tail."""
+    if found is None or not log.exists() or log.stat().st_size == 0:
+        return None
+    return found.manifest.merkle_size, found.manifest.merkle_curr
 
 
 def _listed(publisher: Publisher | None) -> tuple[Publisher, ...]:

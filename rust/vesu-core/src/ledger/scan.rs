@@ -77,6 +77,11 @@ pub(super) fn scan_end(durable: Option<Durable>, file: &File, path: &Path, cance
         covered |= durable.is_some_and(|head| head.size == chain.size() && head.root == chain.root());
     });
     let (chain, problem) = match outcome {
+        // Rolled back, or another log than the one of that head.
+        Ok((chain, _)) if durable.is_some() && !covered => {
+            let problem = format!("the log does not begin with the tree that was durable ({})", path.display());
+            return Err(Error::Evidence { record: chain.size(), problem });
+        }
         Ok((chain, _)) => (chain, None),
         // Only now is it known where the chain ends, so its start is read again: damage is rare.
         Err(Error::Evidence { record, problem }) if covered => {
@@ -111,36 +116,6 @@ fn digest_from(start: u64, mut file: &File) -> std::io::Result<(u64, Hash)> {
 /// Verify every line of `file`; returns the chain behind the last one and the torn bytes that follow.
 pub(super) fn scan(file: &File, path: &Path, cancel: &Cancel) -> Result<(Chain, Vec<u8>)> {
     scan_to(None, file, path, cancel, |_, _, _| {})
-}
-
-/// As [`scan`], but of a log whose first `durable` records are known to have reached the disk. What does not hold behind
-/// them is what a power cut left of writes that no fsync had followed, in whatever order: it counts as a torn tail.
-pub(super) fn scan_behind(durable: Option<u64>, file: &File, path: &Path, cancel: &Cancel) -> Result<(Chain, Vec<u8>)> {
-    let known = durable.unwrap_or(0);
-    let found = match scan(file, path, cancel) {
-        // Record 0 tells whether it is a log at all.
-        Err(Error::Evidence { record, .. }) if durable.is_some() && record >= known.max(1) => {
-            hold_of_tail(record, file, path, cancel)?
-        }
-        other => other?,
-    };
-    if found.0.size() < known {
-        let problem = format!("missing; {known} records were on disk ({})", path.display());
-        return Err(Error::Evidence { record: found.0.size(), problem });
-    }
-    Ok(found)
-}
-
-/// The chain over the first `size` records, and all bytes behind them.
-fn hold_of_tail(size: u64, mut file: &File, path: &Path, cancel: &Cancel) -> Result<(Chain, Vec<u8>)> {
-    let io = |source| Error::io(path, source);
-    file.rewind().map_err(io)?;
-    let mut end = 0;
-    let (chain, _) = scan_to(Some(size), file, path, cancel, |_, record, _| end += record.len() as u64 + 1)?;
-    file.seek(SeekFrom::Start(end)).map_err(io)?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail).map_err(io)?;
-    Ok((chain, tail))
 }
 
 /// Verify the first `size` lines of `file`, or all; `visit` sees the chain behind each record, its line and its leaf.
