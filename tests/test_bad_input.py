@@ -154,7 +154,10 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(dataset: Path, tmp_path: P
     answer = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=no_large_files)
     assert answer.returncode == 2, answer.stderr
     assert "File too large" in answer.stderr and str(out) in answer.stderr and "Traceback" not in answer.stderr
-    assert not (out / "submission.zip").exists()
+    # With room for it, the zip in reserve is there, and whole.
+    assert (out / "submission.zip").exists() == (limit_kib > 1)
+    if limit_kib > 1:
+        vesu.check_submission(out / "submission.zip", dataset / "test_images")
     assert not [path for path in out.rglob("*") if "tmp" in path.name]
 
 
