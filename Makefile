@@ -46,9 +46,10 @@ exhaustive: ## Proofs over all inputs: every float32 through every sigmoid, ever
 	cargo test --profile fast -p vesu-core every_float32 -- --ignored --nocapture
 	cargo test --profile fast -p vesu-core every_mask_of_3x3x3 -- --ignored --nocapture
 
-faults: $(VENV)/.built $(VENV)/.dev  ## The fault campaign: kills, refusing disks, power cuts, damage, mutants, and 200 kills of the real command; half an hour
-	PYTHONPATH=tests $(BIN)/python tests/faults/campaign.py --full --out build/faults.json
-	PYTHONPATH=tests $(BIN)/python tests/kill_run.py --kills 200 --out build/kills.json
+faults: $(VENV)/.built $(VENV)/.dev  ## The fault campaign: kills, refusing disks, power cuts, damage, mutants, 200 kills of the real command, a run cut at every iteration; half an hour
+	$(BIN)/python tests/faults/campaign.py --full --out build/faults.json
+	$(BIN)/python tests/kill_run.py --kills 200 --out build/kills.json
+	$(BIN)/python tests/cut_run.py --seeds 3 --out build/cuts.json
 
 real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VESU_DATA or ../shared/data); prints the figures of docs/measured.md
 	$(BIN)/python benches/real_input.py --out build/real

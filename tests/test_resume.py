@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -18,9 +19,9 @@ import vesu
 from conftest import SMALL
 from cuts import Cut, result_of, snapshots
 from kill_run import campaign
-from vesu.errors import ArgumentError, DataError, EvidenceError, ResumeIncompatible
+from vesu.errors import ArgumentError, DataError, EvidenceError, FormatError, ResumeIncompatible
 from vesu.ledger import iter_events, verify
-from vesu.run import learning, opening
+from vesu.run import learning, opening, rng
 from vesu.run import session as session_module
 from vesu.run.checkpoint import CheckpointStore
 from vesu.run.clock import Clock
@@ -260,6 +261,39 @@ def test_an_unfinished_run_is_not_thrown_away(
     assert (folder / "checkpoints").is_dir()
     vesu.run(dataset, folder, config=mini, display="none", cache=cache, restart=True)
     assert not events(folder, "RESUME_EXACT_OK")
+
+
+def test_the_generators_go_on_where_they_stood(
+    whole: tuple[RunResult, Path, list[Path]],
+    dataset: Path,
+    mini: vesu.RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # R36 R37
+    _, cache, taken = whole
+    folder = shutil.copytree(next(path for path in taken if path.name.endswith("fit-060")), tmp_path / "run")
+    newest = CheckpointStore(folder / "checkpoints").latest()
+    assert newest is not None
+    rng.restore(json.loads(newest.read("rng.json")))
+    expected = [random.random(), np.random.random()]  # noqa: NPY002  # the global generator
+    found: list[float] = []
+
+    def drawing(*args: Any, **kwargs: Any) -> Any:
+        found.extend([random.random(), np.random.random()])  # noqa: NPY002
+        raise Cut
+
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    monkeypatch.setattr(learning, "prepare", drawing)
+    with pytest.raises(Cut):
+        vesu.run(dataset, folder, config=mini, display="none", cache=cache, resume="latest")
+    assert found == expected
+
+
+@pytest.mark.parametrize("change", [{"python": None}, {"numpy": {"kind": "MT19937"}}, {"python": {"version": 3}}])
+def test_states_that_are_none_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(FormatError, match="not the states of generators"):
+        rng.restore(rng.capture() | change)
 
 
 def test_nothing_to_go_on_from_is_said(dataset: Path, mini: vesu.RunConfig, tmp_path: Path) -> None:  # R37
