@@ -16,9 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cuts import result_of
-
 import vesu
+from cuts import result_of
 from vesu.data.phantom import write_dataset
 from vesu.run.pipeline import _Run
 

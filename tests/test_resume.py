@@ -1,6 +1,7 @@
 """A run in several sessions: the same bits, or a refusal that names what differs (R33, R36, R37)."""
 
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -19,7 +20,7 @@ import vesu
 from conftest import SMALL
 from cuts import Cut, result_of, snapshots
 from kill_run import campaign
-from vesu.errors import ArgumentError, DataError, EvidenceError, FormatError, ResumeIncompatible
+from vesu.errors import ArgumentError, DataError, EvidenceError, FileError, FormatError, ResumeIncompatible
 from vesu.ledger import iter_events, verify
 from vesu.run import learning, opening, rng
 from vesu.run import session as session_module
@@ -294,6 +295,45 @@ def test_the_generators_go_on_where_they_stood(
 def test_states_that_are_none_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(FormatError, match="not the states of generators"):
         rng.restore(rng.capture() | change)
+
+
+def test_a_disk_that_refuses_a_checkpoint_does_not_end_the_run(
+    whole: tuple[RunResult, Path, list[Path]],
+    dataset: Path,
+    mini: vesu.RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # R36
+    result, cache, _ = whole
+    save, calls = CheckpointStore.save, []
+
+    def refusing(self: CheckpointStore, *args: Any) -> Any:
+        calls.append(args)
+        if len(calls) % 3 == 0:
+            raise FileError(errno.ENOSPC, "No space left on device", str(self.folder))
+        return save(self, *args)
+
+    monkeypatch.setattr(CheckpointStore, "save", refusing)
+    vesu.run(dataset, tmp_path / "run", config=mini, display="none", cache=cache)
+    assert len(events(tmp_path / "run", "CHECKPOINT_FAILED")) == len(calls) // 3 > 5
+    assert result_of(tmp_path / "run") == result_of(result.folder)
+
+
+def test_a_published_checkpoint_goes_on_where_the_folder_is_gone(
+    whole: tuple[RunResult, Path, list[Path]], dataset: Path, mini: vesu.RunConfig, tmp_path: Path
+) -> None:  # R36 R37
+    result, cache, _ = whole
+    checkpoint = dataclasses.replace(mini.checkpoint, publish=str(tmp_path / "model"))
+    config = dataclasses.replace(mini, checkpoint=checkpoint)
+    vesu.run(dataset, tmp_path / "first", config=config, display="none", cache=cache)
+    assert events(tmp_path / "first", "CHECKPOINT_PUBLISHED")
+    vesu.run(dataset, tmp_path / "second", config=config, display="none", cache=cache, resume="latest")
+    (source,) = [row for row in events(tmp_path / "second", "LATEST_VALID_CKPT") if row.get("source")]
+    assert source["source"] == "model artefact"
+    assert result_of(tmp_path / "second") == result_of(result.folder)
+    shutil.copy(tmp_path / "first" / "results.zip", tmp_path / "kept.zip")
+    vesu.run(dataset, tmp_path / "third", config=mini, display="none", cache=cache, resume=tmp_path / "kept.zip")
+    assert result_of(tmp_path / "third") == result_of(result.folder)
 
 
 def test_nothing_to_go_on_from_is_said(dataset: Path, mini: vesu.RunConfig, tmp_path: Path) -> None:  # R37
