@@ -1,10 +1,11 @@
 """The run's configuration: frozen dataclasses from TOML, the environment (``VESU_*``) and the command line.
 
-What is learned, segmented and scored stands in ``sections``, what keeps a long run in ``keeping``; ``loading`` reads
-both.
+What is searched, segmented and scored stands in ``sections``, teachers and student in ``learned``, what keeps a long
+run in ``keeping``; ``loading`` reads all.
 """
 
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
+from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
 from vesu.config.loading import OTHER_VARIABLES, load_config
 from vesu.config.sections import (
     CalibrationSettings,
@@ -20,6 +21,7 @@ from vesu.config.sections import (
 
 __all__ = [
     "OTHER_VARIABLES",
+    "PRESETS",
     "CalibrationSettings",
     "CheckpointConfig",
     "Fallback",
@@ -32,6 +34,8 @@ __all__ = [
     "SamplingConfig",
     "SearchConfig",
     "SegmentSettings",
+    "StudentConfig",
+    "TeacherConfig",
     "TimeConfig",
     "load_config",
 ]
