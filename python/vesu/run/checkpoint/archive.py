@@ -22,7 +22,6 @@ CHECKPOINTS = "checkpoints"
 """The store's folder inside a run's output folder, and in the archive."""
 
 _EVIDENCE = (".json", ".jsonl")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: the same bytes whenever it is written
 _LARGE = 1 << 31
 _MANIFEST_MEMBER = re.compile(rf"(?:.*/)?(ckpt-[0-9]+)/{re.escape(MANIFEST)}")
 # What `zipfile` raises on damaged archives, beside OSError.
@@ -58,13 +57,17 @@ def write_results_zip(path: str | os.PathLike[str], folder: str | os.PathLike[st
     ['summary.json']
     """
     root = Path(folder)
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    # Level 1: a log shrinks to a fifth at any level. Arrays of coefficients hardly shrink at all: they are stored.
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for source in _sources(root):
-            info = zipfile.ZipInfo(source.relative_to(root).as_posix(), _EPOCH)
-            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            large = source.stat().st_size >= _LARGE
-            with source.open("rb") as opened, archive.open(info, "w", force_zip64=large) as member:
+            name, size = source.relative_to(root).as_posix(), source.stat().st_size
+            packed = source.suffix in _EVIDENCE
+            # What is named by a text takes the archive's compression; both have the earliest time a zip can say, so
+            # that the same files give the same bytes whenever they are packed.
+            info = name if packed else zipfile.ZipInfo(name)
+            with source.open("rb") as opened, archive.open(info, "w", force_zip64=size >= _LARGE) as member:
                 shutil.copyfileobj(opened, member, 1 << 20)
+            archive.getinfo(name).external_attr = 0o644 << 16
 
 
 def fetch_from_zip(path: Path, into: Path, emit: Emit | None = None) -> Path | None:

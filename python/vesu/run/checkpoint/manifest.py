@@ -225,6 +225,7 @@ class Manifest:
         return {name: {"bytes": part.n_bytes, "sha512": part.sha512} for name, part in self.parts.items()}
 
 
+@functools.cache
 def _fields(kind: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(Manifest) if field.type == kind]
 

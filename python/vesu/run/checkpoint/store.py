@@ -121,7 +121,7 @@ class CheckpointStore:
             make_folder(self.folder)
             self._made = True
         checkpoint = write_checkpoint(self.folder / folder_name(manifest.sequence), manifest, parts.__getitem__)
-        self._last = manifest
+        self._last, self._full[checkpoint.path.name] = manifest, kind != "light"
         seconds = self._clock.monotonic() - started
         self._rotate()  # before the log asks for room
         self._tell("CHECKPOINT_WRITTEN", **described(checkpoint), seconds=seconds)

@@ -62,14 +62,14 @@ impl Chain {
             return Err(Error::argument("name", "an empty name", "a name such as \"RUN_START\""));
         }
         let ts_ns = ts_ns.max(self.last_ts_ns.unwrap_or(0));
-        let at = self.assemble(event, fields, ts_ns);
+        let sequence = self.size();
+        let at = assemble(&mut self.body, event, fields, sequence, &self.head, ts_ns);
         let bytes = self.body.len() + HASH_MEMBER_BYTES;
         if bytes > MAX_RECORD_BYTES {
             let accepted = format!("a record of at most {MAX_RECORD_BYTES} bytes");
             return Err(Error::argument("fields", format!("a record of {bytes} bytes"), accepted));
         }
-        let sequence = self.size();
-        self.commit(hex(&Sha256::digest(&self.body).into()), ts_ns);
+        self.commit(leaf_hash(&self.body), hex(&Sha256::digest(&self.body).into()), ts_ns);
         out.reserve(bytes + 1);
         let (before, after) = self.body.split_at(at);
         for part in [before, HASH_OPENING, self.head.as_bytes(), HASH_CLOSING, after, b"\n"] {
@@ -79,9 +79,50 @@ impl Chain {
     }
 
     /// Verify the next line (without its line feed), take it in and return its leaf; `Err` says what does not hold.
-    ///
-    /// The record is put together again as [`append`](Self::append) would have: the text must come out the same.
     pub fn accept(&mut self, line: &[u8]) -> Result<Hash, String> {
+        let checked = Checked::of(line, &mut self.body)?;
+        self.follow(checked)
+    }
+
+    /// Take in a record that holds in itself, if it is the next one; returns its leaf.
+    pub fn follow(&mut self, record: Checked) -> Result<Hash, String> {
+        if record.sequence != self.size() {
+            return Err(format!("its seq is not {}", self.size()));
+        }
+        if record.prev != self.head {
+            return Err("its prev is not the hash of the record before".into());
+        }
+        if self.last_ts_ns.is_some_and(|last| record.ts_ns < last) {
+            return Err("its ts_ns is before the last record's".into());
+        }
+        self.commit(record.leaf, record.hash, record.ts_ns);
+        Ok(record.leaf)
+    }
+
+    fn commit(&mut self, leaf: Hash, hash: String, ts_ns: u64) {
+        self.head = hash;
+        self.tree.push(leaf);
+        self.first_ts_ns.get_or_insert(ts_ns);
+        self.last_ts_ns = Some(ts_ns);
+    }
+}
+
+/// A record whose line holds in itself. Whether it follows the one before is for [`Chain::follow`] to say: so lines
+/// are checked many at a time, in any order.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    sequence: u64,
+    prev: String,
+    ts_ns: u64,
+    hash: String,
+    leaf: Hash,
+}
+
+impl Checked {
+    /// Check a line (without its line feed); `Err` says what does not hold. `body` is room to work in.
+    ///
+    /// The record is put together again as [`Chain::append`] would have: the text must come out the same.
+    pub fn of(line: &[u8], body: &mut Vec<u8>) -> Result<Self, String> {
         let Ok(Value::Object(mut members)) = serde_json::from_slice(line) else {
             return Err("not a JSON object".into());
         };
@@ -90,77 +131,57 @@ impl Chain {
             _ => Err(format!("no text member {name:?}")),
         };
         let (event, hash, prev, ts_ns) = (text("event")?, text("hash")?, text("prev")?, text("ts_ns")?);
-        if members.remove("seq").and_then(|number| number.as_u64()) != Some(self.size()) {
-            return Err(format!("its seq is not {}", self.size()));
-        }
-        if prev != self.head {
-            return Err("its prev is not the hash of the record before".into());
-        }
+        let sequence = members.remove("seq").and_then(|number| number.as_u64()).ok_or("it has no seq")?;
         let ts_ns = ts_ns.parse().map_err(|_| "its ts_ns is no decimal number".to_owned())?;
-        if self.last_ts_ns.is_some_and(|last| ts_ns < last) {
-            return Err("its ts_ns is before the last record's".into());
-        }
         let nonfinite = take_names(members.remove("nonfinite"))?;
         let fields = Fields::from_json(&members).map_err(|error| error.to_string())?;
 
-        let at = self.assemble(&event, &Fields { nonfinite, ..fields }, ts_ns);
-        if hex(&Sha256::digest(&self.body).into()) != hash {
+        let at = assemble(body, &event, &Fields { nonfinite, ..fields }, sequence, &prev, ts_ns);
+        if hex(&Sha256::digest(&body).into()) != hash {
             return Err("its content does not match its hash".into());
         }
-        let (before, after) = self.body.split_at(at);
+        let (before, after) = body.split_at(at);
         let parts = [before, HASH_OPENING, hash.as_bytes(), HASH_CLOSING, after];
         let rest = parts.iter().try_fold(line, |rest, part| rest.strip_prefix(*part));
         if rest.is_none_or(|rest| !rest.is_empty()) {
             return Err("its text is not canonical JSON".into());
         }
-        Ok(self.commit(hash, ts_ns))
+        Ok(Self { sequence, prev, ts_ns, hash, leaf: leaf_hash(body) })
     }
+}
 
-    /// Put the next record's body together in `self.body`; returns where its hash member belongs.
-    fn assemble(&mut self, event: &str, fields: &Fields, ts_ns: u64) -> usize {
-        let sequence = self.size();
-        let out = &mut self.body;
-        let mut hash_at = 0;
-        let mut copied = 0;
-        out.clear();
-        out.push(b'{');
-        for (name, &slot) in RESERVED.into_iter().zip(&fields.slots) {
-            out.extend_from_slice(&fields.text[copied..slot]);
-            copied = slot;
-            match name {
-                "hash" => hash_at = out.len(),
-                "nonfinite" if fields.nonfinite.is_empty() => {}
-                _ => {
-                    write_key(name, out);
-                    match name {
-                        "event" => write_string(event, out),
-                        "nonfinite" => write_names(&fields.nonfinite, out),
-                        "prev" => write_string(&self.head, out),
-                        "seq" => write_int(i64::try_from(sequence).unwrap_or(i64::MAX), out),
-                        _ => {
-                            out.push(b'"');
-                            write_digits(ts_ns, out);
-                            out.push(b'"');
-                        }
+/// Put a record's body together in `out`; returns where its hash member belongs.
+fn assemble(out: &mut Vec<u8>, event: &str, fields: &Fields, sequence: u64, prev: &str, ts_ns: u64) -> usize {
+    let mut hash_at = 0;
+    let mut copied = 0;
+    out.clear();
+    out.push(b'{');
+    for (name, &slot) in RESERVED.into_iter().zip(&fields.slots) {
+        out.extend_from_slice(&fields.text[copied..slot]);
+        copied = slot;
+        match name {
+            "hash" => hash_at = out.len(),
+            "nonfinite" if fields.nonfinite.is_empty() => {}
+            _ => {
+                write_key(name, out);
+                match name {
+                    "event" => write_string(event, out),
+                    "nonfinite" => write_names(&fields.nonfinite, out),
+                    "prev" => write_string(prev, out),
+                    "seq" => write_int(i64::try_from(sequence).unwrap_or(i64::MAX), out),
+                    _ => {
+                        out.push(b'"');
+                        write_digits(ts_ns, out);
+                        out.push(b'"');
                     }
-                    out.push(b',');
                 }
+                out.push(b',');
             }
         }
-        out.extend_from_slice(&fields.text[copied..]);
-        close(b'{', b'}', out);
-        hash_at
     }
-
-    /// Take in the record whose body stands in `self.body`; returns its leaf.
-    fn commit(&mut self, hash: String, ts_ns: u64) -> Hash {
-        let leaf = leaf_hash(&self.body);
-        self.head = hash;
-        self.tree.push(leaf);
-        self.first_ts_ns.get_or_insert(ts_ns);
-        self.last_ts_ns = Some(ts_ns);
-        leaf
-    }
+    out.extend_from_slice(&fields.text[copied..]);
+    close(b'{', b'}', out);
+    hash_at
 }
 
 /// Number and Merkle leaf of a record that stands alone; `Err` says what does not hold.

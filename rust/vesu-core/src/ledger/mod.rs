@@ -29,5 +29,5 @@ pub use proof::{verify_consistency, verify_inclusion};
 pub use prove::{prove_consistency, prove_inclusion, tree_head};
 pub use scan::{Durable, Report, verify};
 
-/// Longest line that is written or read, in bytes: verification needs no more memory than this.
+/// Longest line that is written or read, in bytes: verification needs memory for one, and for a block of short ones.
 pub const MAX_RECORD_BYTES: usize = 4 << 20;

@@ -1,13 +1,15 @@
-//! Verification of a log as a stream: time linear in its length, memory no more than one record.
+//! Verification of a log as a stream: time linear in its length, memory for some records. Records are checked on all
+//! threads; that each follows the one before is looked at in their order.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::MAX_RECORD_BYTES;
-use super::chain::Chain;
+use super::chain::{Chain, Checked};
 use super::merkle::{Hash, hex};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -129,30 +131,68 @@ pub(super) fn scan_to(
 ) -> Result<(Chain, Vec<u8>)> {
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut chain = Chain::default();
-    let mut line = Vec::new();
+    let mut block = Block::default();
     let evidence =
         |record, problem: &str| Error::Evidence { record, problem: format!("{problem} ({})", path.display()) };
-    while size != Some(chain.size()) {
+    loop {
         cancel.check()?;
-        line.clear();
-        (&mut reader)
-            .take(MAX_RECORD_BYTES as u64 + 1)
-            .read_until(b'\n', &mut line)
-            .map_err(|source| Error::io(path, source))?;
+        let wanted = size.map_or(u64::MAX, |size| size - chain.size());
+        let tail = block.read(&mut reader, wanted).map_err(|source| Error::io(path, source))?;
+        for (record, checked) in block.records().zip(block.checked()) {
+            let number = chain.size();
+            let leaf = checked.and_then(|record| chain.follow(record)).map_err(|problem| evidence(number, &problem))?;
+            visit(&chain, record, leaf);
+        }
         let number = chain.size();
-        match line.split_last() {
-            Some((b'\n', record)) => {
-                let leaf = chain.accept(record).map_err(|problem| evidence(number, &problem))?;
-                visit(&chain, record, leaf);
+        match tail {
+            None if size == Some(number) => return Ok((chain, Vec::new())),
+            None => {}
+            Some(tail) if tail.len() > MAX_RECORD_BYTES => {
+                return Err(evidence(number, "longer than a record may be"));
             }
-            _ if line.len() > MAX_RECORD_BYTES => return Err(evidence(number, "longer than a record may be")),
-            _ if number == 0 && !may_be_first_record(&line) => {
+            Some(tail) if number == 0 && !may_be_first_record(&tail) => {
                 return Err(evidence(number, "not a record of an event log"));
             }
-            _ => return Ok((chain, line)),
+            Some(tail) => return Ok((chain, tail)),
         }
     }
-    Ok((chain, Vec::new()))
+}
+
+/// A block is full when it holds so many bytes: enough lines to be shared between threads.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Lines that are checked together.
+#[derive(Default)]
+struct Block {
+    text: Vec<u8>,
+    /// Where each line's record begins and ends, its line feed left out.
+    records: Vec<(usize, usize)>,
+}
+
+impl Block {
+    /// Read up to `wanted` lines, until the block is full; the bytes of a line without end, where one came.
+    fn read(&mut self, reader: &mut impl BufRead, wanted: u64) -> std::io::Result<Option<Vec<u8>>> {
+        self.text.clear();
+        self.records.clear();
+        while (self.records.len() as u64) < wanted && self.text.len() < BLOCK_BYTES {
+            let start = self.text.len();
+            reader.by_ref().take(MAX_RECORD_BYTES as u64 + 1).read_until(b'\n', &mut self.text)?;
+            match self.text[start..].last() {
+                Some(b'\n') => self.records.push((start, self.text.len() - 1)),
+                _ => return Ok(Some(self.text.split_off(start))),
+            }
+        }
+        Ok(None)
+    }
+
+    fn records(&self) -> impl Iterator<Item = &[u8]> {
+        self.records.iter().map(|&(start, end)| &self.text[start..end])
+    }
+
+    fn checked(&self) -> Vec<Result<Checked, String>> {
+        let check = |body: &mut Vec<u8>, &(start, end): &(usize, usize)| Checked::of(&self.text[start..end], body);
+        self.records.par_iter().with_min_len(16).map_init(Vec::new, check).collect()
+    }
 }
 
 /// Whether a file of one unfinished line may be what a crash left of a log's first record. Opening a log cuts a

@@ -192,7 +192,7 @@ pub fn ledger_open(py: Python<'_>, path: PathBuf, durable: Option<(u64, String)>
         let refuse = || Error::argument("durable", format!("root {root:?}"), "64 hexadecimal digits");
         Ok(Durable { size, root: unhex(&root).ok_or_else(refuse)? })
     };
-    let log = gate::enter(py, Some(1), |cancel| Log::open(&path, durable.map(head).transpose()?, cancel))?;
+    let log = gate::enter(py, None, |cancel| Log::open(&path, durable.map(head).transpose()?, cancel))?;
     Ok(LedgerLog { torn_bytes: log.torn_bytes(), state: Mutex::new(State::Open(Box::new(log))) })
 }
 

@@ -13,7 +13,7 @@ use crate::gate::{self, argument_error};
 
 #[pyfunction]
 pub fn ledger_verify(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let report = gate::enter(py, Some(1), |cancel| ledger::verify(&path, cancel))?;
+    let report = gate::enter(py, None, |cancel| ledger::verify(&path, cancel))?;
     let result = PyDict::new(py);
     result.set_item("entries", report.entries)?;
     result.set_item("root", report.root)?;
@@ -41,7 +41,7 @@ pub fn ledger_tree_head(py: Python<'_>, entries: Vec<Vec<u8>>) -> PyResult<Strin
 #[pyo3(signature = (path, size = None))]
 pub fn ledger_tree_head_at(py: Python<'_>, path: PathBuf, size: Option<&Bound<'_, PyAny>>) -> PyResult<(u64, String)> {
     let size = size.map(|size| number("size", size)).transpose()?;
-    let (size, root) = gate::enter(py, Some(1), |cancel| ledger::tree_head(&path, size, cancel))?;
+    let (size, root) = gate::enter(py, None, |cancel| ledger::tree_head(&path, size, cancel))?;
     Ok((size, hex(&root)))
 }
 
@@ -54,7 +54,7 @@ pub fn ledger_prove_inclusion<'py>(
     size: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let (index, size) = (number("index", index)?, size.map(|size| number("size", size)).transpose()?);
-    let proof = gate::enter(py, Some(1), |cancel| ledger::prove_inclusion(&path, index, size, cancel))?;
+    let proof = gate::enter(py, None, |cancel| ledger::prove_inclusion(&path, index, size, cancel))?;
     let result = PyDict::new(py);
     result.set_item("index", proof.index)?;
     result.set_item("size", proof.size)?;
@@ -73,7 +73,7 @@ pub fn ledger_prove_consistency<'py>(
     second: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let (first, second) = (number("first", first)?, second.map(|size| number("second", size)).transpose()?);
-    let proof = gate::enter(py, Some(1), |cancel| ledger::prove_consistency(&path, first, second, cancel))?;
+    let proof = gate::enter(py, None, |cancel| ledger::prove_consistency(&path, first, second, cancel))?;
     let result = PyDict::new(py);
     result.set_item("first", proof.first)?;
     result.set_item("second", proof.second)?;
