@@ -40,11 +40,11 @@ CALIBRATION_VOLUMES = 8
 # Measured costs on two cores (docs/measured.md), only to weigh the phases against each other before the run's own
 # figures replace them.
 _READ_S_PER_VOXEL = 4e-9
-_FEATURES_S_PER_VOXEL = 5e-7
-_SEGMENT_S_PER_VOXEL = 1e-6
+_FEATURES_S_PER_VOXEL = 2e-7
+_SEGMENT_S_PER_VOXEL = 4e-7
 _RANK_S_PER_VOXEL = 2.6e-7
 _BASELINE_S_PER_VOXEL = 4e-8
-_FIT_S_PER_WEIGHT_STEP = 6e-11
+_FIT_S_PER_WEIGHT_STEP = 1.7e-11
 
 _CACHED = ("load", "features")
 """Phases whose results the cache holds."""
@@ -148,8 +148,8 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
     later_passes = math.ceil(len(by_epoch) / DRAWS_PER_PASS) - 1
     in_reserve = test * _BASELINE_S_PER_VOXEL if config.time.fallback != "empty" else 0.0
     return {
-        "discovery": 0.2,
-        "preflight": 0.5 + in_reserve,
+        "discovery": 0.02,
+        "preflight": 0.1 + in_reserve,
         "load": 0.1 + train * 2 * _READ_S_PER_VOXEL,
         "features": train * _FEATURES_S_PER_VOXEL,
         "train_data": 0.2 + samples * 1e-6,
@@ -242,8 +242,8 @@ def _baseline_weights(inventory: Inventory, config: RunConfig) -> dict[str, floa
     scored = _voxels(inventory, (pair.image for pair in scored_pairs(inventory.pairs, config)))
     test = _voxels(inventory, (volume.image for volume in inventory.tests))
     return {
-        "discovery": 0.2,
-        "preflight": 0.5,
+        "discovery": 0.02,
+        "preflight": 0.1,
         "load": 0.1 + scored * 2 * _READ_S_PER_VOXEL if inventory.pairs else 0.0,
         "features": 0.0,
         "train_data": 0.0,
