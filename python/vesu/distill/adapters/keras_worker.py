@@ -1,8 +1,8 @@
 """The process that a Keras teacher lives in: it builds the network of a recipe, loads its weights, answers windows.
 
-``python -m vesu.distill.adapters.keras_worker``: requests on standard input, answers on standard output, each two lengths, a JSON
-header and, where the second length says so, an array as ``.npy``. Keras runs on its torch backend. The process ends with its
-standard input, and with its parent.
+``python -m vesu.distill.adapters.keras_worker``: requests come on standard input, answers go to standard output; each
+is two lengths, a JSON header and, where the second length says so, an array as ``.npy``. Keras runs on its torch backend. The
+process ends with its standard input, and with its parent.
 """
 
 import contextlib
@@ -158,9 +158,9 @@ def _build(recipe: Mapping[str, Any]) -> Any:
 
 
 def _compare(given: Path, loaded: Path) -> None:
-    """Every array of the one file is in the other, with the same bits."""
+    """Every array of the one file is in the other, with the same bits; a training's optimizer is no weight."""
     h5py = importlib.import_module("h5py")
-    one = {name: data.shape for name, data in h5_arrays(given)}
+    one = {name: data.shape for name, data in h5_arrays(given) if not name.startswith("/optimizer/")}
     two = {name: data.shape for name, data in h5_arrays(loaded)}
     if differing := sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name)):
         told = [f"{name}: file {one.get(name, 'lacks it')}, network {two.get(name, 'lacks it')}" for name in differing]
