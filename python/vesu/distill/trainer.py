@@ -12,7 +12,7 @@ import torch
 from vesu.config import StudentConfig
 from vesu.distill.device import BatchLimit, gpu_memory_snapshot
 from vesu.distill.learner import Gradient, Learner
-from vesu.distill.memory import BEST_PART, Memory, identity, require_same
+from vesu.distill.memory import BEST_PART, MEMORY_PART, Memory, identity, require_same
 from vesu.distill.parallel import Ranks
 from vesu.distill.patches import PreparedVolume, standardise
 from vesu.distill.stages import DISTIL, Stage, plan_stages
@@ -22,7 +22,7 @@ from vesu.distill.training_state import capture, restore
 from vesu.distill.validation import N_BINS, EarlyStop, ValidationScore, count_bins, score_bins
 from vesu.distill.values import Emit
 from vesu.distill.weights import digest_of, pack_weights, unpack_weights
-from vesu.errors import DataError, VesuError
+from vesu.errors import DataError, FormatError, VesuError
 
 __all__ = ["Save", "Trainer", "TrainingDiverged"]
 
@@ -128,6 +128,8 @@ class Trainer:
             return
         self._memory, saved = Memory.from_parts(resume)
         require_same(saved, self._identity)
+        if not 0 <= self._memory.stage < len(self._stages):
+            raise FormatError(f"{MEMORY_PART}: stage {self._memory.stage}; accepted: 0 to {len(self._stages) - 1}")
         self._limit.size = self._memory.batch
         self._make_learner(self._memory.stage)
         learner = self._learner
