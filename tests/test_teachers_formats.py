@@ -191,7 +191,7 @@ def test_damaged_programs_are_refused(program: bytes, tmp_path: Path) -> None:
         "cannot read it|not an archive": rewritten(
             program, lambda name, data: None if name == "data/weights/weight_0" else data
         ),
-        "looks like unknown|zip archive of no known kind": program[:-200],
+        "pickled checkpoint|zip archive of no known kind": program[:-200],
     }
     for told, data in changes.items():
         with pytest.raises(FormatError, match=told):
