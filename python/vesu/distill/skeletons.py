@@ -1,5 +1,7 @@
 """The medial surface of a label, by which skeleton recall asks for whole sheets; numpy only (R19)."""
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,9 +9,14 @@ from vesu.errors import ArgumentError
 
 __all__ = ["medial_surface", "tubed_skeleton"]
 
+Scalar = TypeVar("Scalar", bound=np.generic)
+
 SURFACE, UNLABELLED = 1, 2
 SMOOTHING = 2
 """Radius (voxels) of the cube over which thickness is averaged before the axes are compared."""
+
+LONGEST = 500
+"""Runs from here on count alike, so that the sum over 5 x 5 x 5 of them fits 16 bits."""
 
 
 def medial_surface(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -39,8 +46,8 @@ def medial_surface(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     R19. Thinning that keeps topology (Lee, Kashyap, Chu 1994) shrinks a sheet without holes to lines, and a sheet's
     ends with it; Kirchhoff et al. (arXiv 2404.03010) thin tubes, and sheets slice by slice, which loses those that lie
     in the slices. This treats all directions alike. To be taken of whole volumes: a patch's faces cut runs. Where a
-    sheet's nearest axis changes, its two middles may lie a voxel apart, which :func:`tubed_skeleton` closes. Time is
-    linear; memory about 20 bytes a voxel. The result has no dependence on threads or machine.
+    sheet's nearest axis changes, its two middles may lie a voxel apart: recall does not mind. Time is
+    linear; memory about 16 bytes a voxel and 40 a surface voxel. Flips commute.
 
     Examples
     --------
@@ -50,20 +57,18 @@ def medial_surface(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     [0, 0, 1, 0, 0]
     """
     _check(label)
-    surface = label == SURFACE
-    n_near = _box_sum(surface.astype(np.float32))
-    thinnest = np.full(label.shape, np.inf, np.float32)
+    thinnest = np.full(label.shape, np.iinfo(np.uint16).max, np.uint16)
     medial = np.zeros(label.shape, bool)
     for axis in range(3):
         length, middle = _runs(label, axis)
-        thickness = _box_sum(length.astype(np.float32)) / np.maximum(n_near, 1)
-        better = surface & (thickness < thinnest)
-        thinnest[better] = thickness[better]
-        medial[better] = middle[better]
+        thickness = _box_sum(length)  # a mean over as many voxels for each axis
+        better = thickness < thinnest
+        np.copyto(thinnest, thickness, where=better)
+        np.copyto(medial, middle, where=better)
     return medial.astype(np.uint8)
 
 
-def tubed_skeleton(label: NDArray[np.uint8], *, radius: int = 1) -> NDArray[np.uint8]:
+def tubed_skeleton(label: NDArray[np.uint8], *, radius: int = 0) -> NDArray[np.uint8]:
     """The label's medial surface, thickened by ``radius`` voxels within the label.
 
     Parameters
@@ -71,7 +76,8 @@ def tubed_skeleton(label: NDArray[np.uint8], *, radius: int = 1) -> NDArray[np.u
     label : ndarray of uint8, shape (z, y, x)
         1 is surface, 2 is unlabelled.
     radius : int
-        Chebyshev radius of the thickening (voxels), 0 to 16.
+        Chebyshev radius of the thickening (voxels), 0 to 16. The competition's sheets are three or four voxels thick:
+        of two real labels the medial surface is 36 and 39 %, and with a radius of 1 the tube is 99.9 %.
 
     Returns
     -------
@@ -85,13 +91,14 @@ def tubed_skeleton(label: NDArray[np.uint8], *, radius: int = 1) -> NDArray[np.u
 
     Notes
     -----
-    R19; the tube of Kirchhoff et al. (arXiv 2404.03010). A sheet thinner than the tube is in it whole.
+    R19; the tube of Kirchhoff et al. (arXiv 2404.03010). A sheet thinner than the tube is in it
+    whole, and recall of it then asks for thickness, not for whole sheets: hence the default of 0.
 
     Examples
     --------
     >>> label = np.zeros((7, 4, 4), np.uint8)
     >>> label[1:6] = 1
-    >>> tubed_skeleton(label)[:, 0, 0].tolist()
+    >>> tubed_skeleton(label, radius=1)[:, 0, 0].tolist()
     [0, 0, 1, 1, 1, 0, 0]
     """
     if not 0 <= radius <= 16:
@@ -108,29 +115,34 @@ def tubed_skeleton(label: NDArray[np.uint8], *, radius: int = 1) -> NDArray[np.u
     return tube
 
 
-def _runs(label: NDArray[np.uint8], axis: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+def _runs(label: NDArray[np.uint8], axis: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
     """Length of each surface voxel's run along ``axis`` (0 elsewhere), and whether the voxel is the run's middle.
 
     A run that ends at a face or at an unlabelled voxel may go on there: each such end doubles its length.
     """
-    before, cut_before = _run_up_to(label, axis)
-    after, cut_after = (np.flip(part, axis) for part in _run_up_to(np.flip(label, axis), axis))
-    surface = label == SURFACE
-    length = np.where(surface, (before + after - 1) << (cut_before + cut_after), 0)
-    return length, surface & (np.abs(before - after) <= 1)
+    # All rows one after the other; what lies beyond a face is unlabelled, and so no run goes on into the next row.
+    rows = np.pad(np.moveaxis(label, axis, 2), ((0, 0), (0, 0), (1, 1)), constant_values=UNLABELLED)
+    flat = rows.ravel()
+    surface = flat == SURFACE
+    first = np.flatnonzero(surface[1:] & ~surface[:-1]) + 1
+    last = np.flatnonzero(surface[:-1] & ~surface[1:])
+    n = last - first + 1
+    n_open = (flat[first - 1] == UNLABELLED).astype(np.int64) + (flat[last + 1] == UNLABELLED)
+    # One entry a surface voxel, in the order of the rows.
+    place = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
+    length, middle = np.zeros(flat.shape, np.uint16), np.zeros(flat.shape, bool)
+    length[surface] = np.repeat(np.minimum(n << n_open, LONGEST), n)
+    middle[surface] = np.abs(2 * place - np.repeat(n - 1, n)) <= 1
+    return _volume(length, rows.shape, axis), _volume(middle, rows.shape, axis)
 
 
-def _run_up_to(label: NDArray[np.uint8], axis: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """How many voxels of a voxel's run lie up to it, itself included; 1 where the run begins at something unknown."""
-    place = np.arange(label.shape[axis], dtype=np.int32).reshape(_shape_along(axis))
-    # The place of the last gap, and in the lowest bit whether it is unknown; before the volume there is an unknown one.
-    gap = np.where(label == SURFACE, np.int32(-1), 2 * place + (label == UNLABELLED))
-    last_gap = np.maximum.accumulate(gap, axis)
-    return place - (last_gap >> 1), last_gap & 1
+def _volume(flat: NDArray[Scalar], shape: tuple[int, ...], axis: int) -> NDArray[Scalar]:
+    """From rows along ``axis``, with a voxel more at both ends, back to (z, y, x)."""
+    return np.moveaxis(flat.reshape(shape)[:, :, 1:-1], 2, axis)
 
 
-def _box_sum(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sum over the cube of radius ``SMOOTHING``, cut at the faces; exact, as all are small whole numbers."""
+def _box_sum(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Sum over the cube of radius ``SMOOTHING``, cut at the faces."""
     for axis in range(3):
         total = values.copy()
         for shift in range(1, min(SMOOTHING, values.shape[axis] - 1) + 1):
@@ -143,10 +155,6 @@ def _box_sum(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _slices(axis: int, which: slice) -> tuple[slice, ...]:
     return tuple(which if a == axis else slice(None) for a in range(3))
-
-
-def _shape_along(axis: int) -> tuple[int, ...]:
-    return tuple(-1 if a == axis else 1 for a in range(3))
 
 
 def _check(label: NDArray[np.uint8]) -> None:
