@@ -6,14 +6,15 @@ Importing this module needs no torch; :func:`build_student` does.
 from typing import TYPE_CHECKING, NamedTuple
 
 from vesu.config import StudentConfig
-from vesu.errors import ArgumentError, VesuError
+from vesu.distill.packages import need_package
+from vesu.errors import ArgumentError
 
 if TYPE_CHECKING:
     import torch
 
     from vesu.distill.network import StudentNetwork
 
-__all__ = ["MissingPackageError", "StudentOutput", "build_student", "stage_parameters"]
+__all__ = ["StudentOutput", "build_student", "stage_parameters"]
 
 STAGES = {
     "distil": ("encoder", "decoder", "head"),
@@ -22,10 +23,6 @@ STAGES = {
     "encoder": ("encoder", "decoder", "head"),
 }
 """Which parts of the network each stage trains."""
-
-
-class MissingPackageError(VesuError, ImportError):
-    """torch or MONAI is not installed, or broken; the message says why."""
 
 
 class StudentOutput(NamedTuple):
@@ -98,13 +95,12 @@ def build_student(config: StudentConfig, *, seed: int) -> "StudentNetwork":
     """
     if not 0 <= seed < 1 << 63:
         raise ArgumentError(f"seed: got {seed}; accepted: 0 to 2**63 - 1")
-    try:
-        import torch
+    for package in ("torch", "monai"):
+        need_package(package, "distill")
+    import torch
 
-        from vesu.distill.network import StudentNetwork
-    except (ImportError, OSError) as error:  # OSError: a shared library of torch is missing or damaged
-        message = f"the student needs torch and MONAI ({error}); pip install 'vesu[distill]'"
-        raise MissingPackageError(message) from error
+    from vesu.distill.network import StudentNetwork
+
     with torch.random.fork_rng(devices=[]):  # layers draw once when they are made; that is overwritten
         network = StudentNetwork(config)
     network.initialise(torch.Generator().manual_seed(seed))
