@@ -7,7 +7,7 @@ import pytest
 
 from training_case import one_thread_fixture  # noqa: F401
 from training_volumes import Events, Stop, config, sheet, stopping_after, train
-from vesu.distill.memory import BEST_PART, MEMORY_PART
+from vesu.distill.memory import BEST_PART, DISTILLED_PART, MEMORY_PART
 from vesu.errors import FormatError, ResumeIncompatible
 
 
@@ -43,14 +43,15 @@ def test_going_on_from_any_state_gives_the_same_bits(whole) -> None:  # R37
         assert again.without_times()[1:] == events.without_times()[told + 1 :], cursor
 
 
-@pytest.mark.parametrize("calls", [0, 1, 3, 5, 8, 11])
+@pytest.mark.parametrize("calls", [0, 3, 4, 6, 8, 11, 14])
 def test_a_stop_between_two_steps_loses_no_step(whole, calls: int) -> None:  # R33, R36
     student, _, _ = whole
     saves = []
     with pytest.raises(Stop):
         train(poll=stopping_after(calls), save=lambda parts, cursor: saves.append((parts, cursor)))
-    # A step polls once; the validation after it, of eight windows, two at a time, four times.
-    n_done = (calls + 4) // 5
+    # Three volumes are looked through with a poll each; a step polls once; the validation after it, of eight windows,
+    # two at a time, four times.
+    n_done = (calls - 3 + 4) // 5
     if n_done == 0:
         assert not saves
         return
@@ -108,6 +109,14 @@ def test_settings_without_influence_may_change(whole) -> None:  # R37
     student, _, saves = whole
     resumed = train(config(flips=True, fusion=0.5), resume=saves[3][0])
     assert resumed.weights_digest == student.weights_digest
+
+
+def test_a_stage_that_there_is_not_is_refused(whole) -> None:  # R36
+    parts = whole[2][3][0]
+    changed = parts[MEMORY_PART].replace(b'"stage": 0', b'"stage": 7')
+    assert changed != parts[MEMORY_PART]
+    with pytest.raises(FormatError, match="stage 7; accepted: 0 to 2"):
+        train(resume=parts | {MEMORY_PART: changed, DISTILLED_PART: parts[BEST_PART]})
 
 
 @pytest.mark.parametrize("part", [MEMORY_PART, "training.json", "training_ema.safetensors", BEST_PART])

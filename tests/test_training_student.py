@@ -10,6 +10,7 @@ from training_case import one_thread_fixture  # noqa: F401
 from training_volumes import Events, config, sheet, train
 from vesu.distill import learner
 from vesu.distill.losses import LossTerms
+from vesu.distill.parallel import flat_gradient
 from vesu.distill.trained import TrainedStudent
 from vesu.distill.training import TrainingDiverged
 from vesu.distill.weights import digest_of, pack_weights
@@ -69,6 +70,13 @@ def test_fine_tuning_begins_from_the_persisted_memory() -> None:  # R23
 def test_what_nobody_keeps_is_not_called_persisted() -> None:  # R22
     events = Events()
     train(config(preset="P1"), emit=events)
+    assert "TRANSFER_MEMORY_PERSISTED" not in events.names
+    assert "DISTILLATION_CHECKPOINT_WRITTEN" not in events.names
+
+
+def test_a_save_that_failed_is_not_told_as_one() -> None:  # R22
+    events = Events()
+    train(config(preset="P1"), emit=events, save=lambda parts, cursor: False)
     assert "TRANSFER_MEMORY_PERSISTED" not in events.names
     assert "DISTILLATION_CHECKPOINT_WRITTEN" not in events.names
 
@@ -222,6 +230,34 @@ def test_half_a_batch_at_a_time_is_the_same_step() -> None:  # R27
     one, two = gradients
     assert torch.allclose(one.flat, two.flat, atol=1e-6)
     assert one.terms == pytest.approx(two.terms, rel=1e-5)
+
+
+def test_a_loss_scale_changes_no_step_but_skips_what_overflows() -> None:  # R19, fp16
+    plain, scaled = _learner(), _learner()
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=100)
+    gradients = [made.gradient(0, lambda *_: None, None) for made in (plain, scaled)]
+    assert torch.equal(gradients[1].flat, 1024 * gradients[0].flat)
+    assert gradients[1].norm == gradients[0].norm
+    assert plain.apply(gradients[0], 0) and scaled.apply(gradients[1], 0)
+    after = [pack_weights(made.model) for made in (plain, scaled)]
+    assert after[0] == after[1]
+    overflow = replace(gradients[1], flat=gradients[1].flat * float("inf"), norm=float("inf"))
+    assert not scaled.apply(overflow, 1)
+    assert scaled.scaler.get_scale() == 512
+    assert pack_weights(scaled.model) == after[1]
+    assert not plain.apply(replace(gradients[0], norm=float("nan")), 1)
+    assert pack_weights(plain.model) == after[0]
+
+
+def test_gradients_are_clipped_to_norm_one() -> None:
+    made = _learner()
+    gradient = made.gradient(0, lambda *_: None, None)
+    assert gradient.norm == pytest.approx(float(torch.linalg.vector_norm(gradient.flat.double())))
+    seen = []
+    made.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(flat_gradient(made._trained)))
+    made.apply(replace(gradient, flat=gradient.flat * 100, norm=gradient.norm * 100), 0)
+    made.apply(replace(gradient, flat=gradient.flat * (0.5 / gradient.norm), norm=0.5), 1)
+    assert [float(torch.linalg.vector_norm(flat)) for flat in seen] == pytest.approx([1.0, 0.5], rel=1e-4)
 
 
 def _learner() -> learner.Learner:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from vesu.config import StudentConfig
-from vesu.distill.device import BatchLimit
+from vesu.distill.device import BatchLimit, gpu_memory_snapshot
 from vesu.distill.learner import Gradient, Learner
-from vesu.distill.memory import BEST_PART, Memory, identity, require_same
+from vesu.distill.memory import BEST_PART, MEMORY_PART, Memory, identity, require_same
 from vesu.distill.parallel import Ranks
 from vesu.distill.patches import PreparedVolume, standardise
 from vesu.distill.stages import DISTIL, Stage, plan_stages
@@ -22,7 +22,7 @@ from vesu.distill.training_state import capture, restore
 from vesu.distill.validation import N_BINS, EarlyStop, ValidationScore, count_bins, score_bins
 from vesu.distill.values import Emit
 from vesu.distill.weights import digest_of, pack_weights, unpack_weights
-from vesu.errors import DataError, VesuError
+from vesu.errors import DataError, FormatError, VesuError
 
 __all__ = ["Save", "Trainer", "TrainingDiverged"]
 
@@ -128,6 +128,8 @@ class Trainer:
             return
         self._memory, saved = Memory.from_parts(resume)
         require_same(saved, self._identity)
+        if not 0 <= self._memory.stage < len(self._stages):
+            raise FormatError(f"{MEMORY_PART}: stage {self._memory.stage}; accepted: 0 to {len(self._stages) - 1}")
         self._limit.size = self._memory.batch
         self._make_learner(self._memory.stage)
         learner = self._learner
@@ -165,6 +167,7 @@ class Trainer:
                 "weights_digest": digest_of(pack_weights(self._model)),
             },
         )
+        gpu_memory_snapshot(self._ranks.device, self._sent, f"student: stage {stage.name} begins")
         self._is_between_steps = True
 
     def _make_learner(self, number: int) -> None:
@@ -306,6 +309,7 @@ class Trainer:
         reason = "early stop" if memory.step < stage.steps else "steps"
         ended = {"stage": stage.name, "steps": memory.step, "reason": reason, "weights_digest": digest_of(memory.best)}
         best = {} if memory.best_score is None else {"f_beta": memory.best_score["f_beta"]}
+        gpu_memory_snapshot(self._ranks.device, self._sent, f"student: stage {stage.name} ends")
         self._sent("STUDENT_STAGE_END", ended | best)
 
     def _is_transfer(self, stage: Stage) -> bool:
@@ -323,7 +327,8 @@ class Trainer:
         scaler = learner.scaler if learner.scaler.is_enabled() else None
         parts = capture(self._model, learner.optimizer, None, scaler, cursor=cursor, ema=learner.ema)
         parts |= memory.parts(self._identity)
-        self._save_parts(parts, cursor)
+        if self._save_parts(parts, cursor) is False:
+            return False
         size = sum(map(len, parts.values()))
         at = {"stage": learner.stage.name, "step": memory.step, "parts": len(parts), "bytes": size}
         self._emit("DISTILLATION_CHECKPOINT_WRITTEN", at)
