@@ -1,0 +1,387 @@
+"""From teachers to a proved student: the phase distillation (R18-R23, R36, R37)."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vesu.data.cache import ArrayCache, content_id
+from vesu.data.discover import Pair
+from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
+from vesu.distill.proof import EVENTS, Proof, require_distilled
+from vesu.distill.transfer import ALIGNMENT_REPORT, MEMORY_MANIFEST, TeacherDistillation, TransferReport
+from vesu.distill.values import SoftLabels, StudentPrediction, TrainingVolume
+from vesu.errors import DistillationNotExecuted, ResumeIncompatible, VesuError
+from vesu.ledger import iter_events
+from vesu.run import compatibility, stages
+from vesu.run.checkpoint.manifest import plain
+from vesu.run.outputs import write_student_views
+from vesu.run.plan import CALIBRATION_VOLUMES, Split
+from vesu.run.session import Session
+from vesu.run.state import STUDENT_PARTS, Distillation
+from vesu.run.teaching import DistillationPlan, hard_fail
+
+if TYPE_CHECKING:
+    from vesu.distill.device import ComputeDevice
+    from vesu.distill.training import TrainedStudent
+    from vesu.run.progress import PhaseProgress
+
+__all__ = ["Distilled", "distil", "prove"]
+
+UNITS = 200.0
+"""Of the phase: half per cents."""
+
+LATER_PART = 0.05
+"""Of the phase, what measuring the finished student takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """The student of a run, and where it computes."""
+
+    student: "TrainedStudent"
+    device: str
+    digest: str
+    """BLAKE3 of its weights: what is cached of its answers lies under it."""
+    report: Mapping[str, Any]
+    """The summary's entry."""
+
+    def predict(
+        self,
+        image: NDArray[Any],
+        image_id: str,
+        cache: ArrayCache,
+        on_part: Callable[[float], None] | None = None,
+        poll: Callable[[], None] | None = None,
+    ) -> StudentPrediction:
+        """Its answer for a volume whose file has this BLAKE3, kept in the cache."""
+        return _cached_prediction(self.student, self.digest, image, image_id, self.device, cache, on_part, poll)
+
+
+def distil(
+    session: Session,
+    plan: DistillationPlan,
+    split: Split,
+    ids: Mapping[str, stages.SourceIds],
+    cache: ArrayCache,
+    device: "ComputeDevice",
+    teachers_part: float,
+) -> Distilled:
+    """The phase distillation: teachers' answers, the student's training, its measures, and the proof.
+
+    Parameters
+    ----------
+    session : Session
+    plan : DistillationPlan
+        With at least one teacher.
+    split : Split
+        Whose volumes it learns from, and is validated on.
+    ids : mapping of str to SourceIds
+        Of those volumes' files.
+    cache : ArrayCache
+        Holds the volumes, and the teachers' answers.
+    device : ComputeDevice
+        Where the networks compute.
+    teachers_part : float
+        Expected part of the phase, 0 to 1, that the teachers take.
+
+    Raises
+    ------
+    DistillationNotExecuted
+        Something of it failed, or the log does not prove it.
+    ResumeIncompatible
+        Other teachers or another device than the checkpoint's.
+    """
+    session.agree("teachers", compatibility.teacher_fields(plan.teachers, device.kind))
+    session.agree_done()
+    assert session.progress is not None
+    state = session.state.distillation
+    earlier = 1.0 if state is not None and state.done else _earlier_part(session)
+    with session.timed(
+        "distillation", session.progress.phase("distillation", UNITS, done_units=earlier * UNITS), device.kind
+    ) as phase:
+        if state is None or not state.done:
+            try:
+                _Work(session, plan, split, ids, cache, device, teachers_part, phase).do()
+            except (DistillationNotExecuted, ResumeIncompatible):
+                raise
+            except VesuError as error:
+                raise hard_fail(f"{type(error).__name__}: {error}") from error
+        found = _restored(session, str(device))
+        if phase.fraction < 1.0:
+            phase.set(1.0)
+        return found
+
+
+def prove(session: Session, plan: DistillationPlan) -> Proof:
+    """Read from the run's own log whether the distillation ran (R22).
+
+    Raises
+    ------
+    DistillationNotExecuted
+        It was due, and the log does not hold the whole of the work.
+    """
+    session.log.flush()
+    state = session.state.distillation
+    carried = () if state is None else state.evidence[: state.elsewhere]
+    teachers = {teacher.name: teacher.digest for teacher in plan.teachers}
+    return require_distilled(_chained(carried, session), teachers=teachers, due=plan.due)
+
+
+def _chained(carried: Sequence[Mapping[str, Any]], session: Session) -> Iterator[Mapping[str, Any]]:
+    """What stands in another folder's log, then this one's."""
+    yield from carried
+    yield from iter_events(session.log.path)
+
+
+def _earlier_part(session: Session) -> float:
+    """What of the phase earlier sessions did, as the progress had it at the checkpoint."""
+    parts = session.state.progress.get("earlier_parts", {})
+    return min(float(parts.get("distillation", 0.0)), 1.0 - 1.0 / UNITS)
+
+
+def _restored(session: Session, device: str) -> Distilled:
+    """The student as the state holds it: the first session and a later one take the same way."""
+    from vesu.distill.training import TrainedStudent
+
+    state = session.state.distillation
+    assert state is not None and state.report is not None
+    for name, content in state.student.items():
+        write_bytes_atomic(session.folder / name, content)
+    for name, content in state.files.items():
+        write_json_atomic(session.folder / name, content)
+    digest = content_id(state.student[STUDENT_PARTS[0]])
+    session.log.emit("STUDENT_READY", digest=digest, cursor=dict(state.cursor))
+    return Distilled(TrainedStudent.load(session.folder), device, digest, state.report)
+
+
+def _cached_prediction(
+    student: "TrainedStudent",
+    digest: str,
+    image: NDArray[Any],
+    image_id: str,
+    device: str,
+    cache: ArrayCache,
+    on_part: Callable[[float], None] | None = None,
+    poll: Callable[[], None] | None = None,
+) -> StudentPrediction:
+    settings = student.config
+    key = cache.key(
+        "student-prediction/1",
+        student=digest,
+        volume=image_id,
+        overlap=settings.overlap,
+        flips=settings.flips,
+        device=device.partition(":")[0],
+    )
+
+    def compute() -> dict[str, NDArray[Any]]:
+        return vars(student.predict(image, device=device, on_part=on_part, poll=poll))
+
+    return StudentPrediction(**cache.get_or_compute(key, compute))
+
+
+class _Share:
+    """One stretch of the phase: a part done of it moves the whole, and never back."""
+
+    def __init__(self, phase: "PhaseProgress", start: float, stop: float) -> None:
+        self._phase, self._start, self._stop = phase, start, stop
+
+    def at(self, part: float) -> None:
+        """This part of the stretch, 0 to 1, is done; what an earlier session did is gone through in silence."""
+        fraction = self._start + (self._stop - self._start) * min(max(part, 0.0), 1.0)
+        if fraction > self._phase.fraction:
+            self._phase.set(fraction)
+
+
+class _Work:
+    """One session's part of a distillation."""
+
+    def __init__(
+        self,
+        session: Session,
+        plan: DistillationPlan,
+        split: Split,
+        ids: Mapping[str, stages.SourceIds],
+        cache: ArrayCache,
+        device: "ComputeDevice",
+        teachers_part: float,
+        phase: "PhaseProgress",
+    ) -> None:
+        self.session, self.plan, self.ids, self.cache, self.device = session, plan, ids, cache, device
+        self.train, self.held_out = split.train, split.validation[:CALIBRATION_VOLUMES]
+        asked = teachers_part * (1.0 - LATER_PART)
+        self.asking = _Share(phase, 0.0, asked)
+        self.training = _Share(phase, asked, 1.0 - LATER_PART)
+        self.measuring = _Share(phase, 1.0 - LATER_PART, 1.0)
+        state = session.state.distillation or Distillation()
+        session.state.distillation = state
+        self.events = list(state.evidence)
+
+    def do(self) -> None:
+        """Everything, from where the last session was."""
+        session = self.session
+        teachers = {teacher.name: teacher.digest for teacher in self.plan.teachers}
+        account = TeacherDistillation(teachers, nominal=session.config.teachers.nominal, emit=self.emit)
+        soft = self.soft_labels()
+        train = [self.volume(pair, soft) for pair in self.train]
+        validation = [self.volume(pair, soft) for pair in self.held_out]
+        for volume in train:
+            account.covered(volume.image.shape, volume.soft)
+        student = self.train_student(train, validation)
+        report = self.measured(student, validation, account)
+        proof = prove(session, self.plan)
+        session.log.emit("DISTILLATION_PROVED", **proof.to_json())
+        self.keep(student, report, proof)
+
+    # ---- the work
+
+    def soft_labels(self) -> dict[str, SoftLabels]:
+        """What the teachers say of every volume, from the cache where they have said it."""
+        from vesu.distill.ensemble import teacher_ensemble_infer
+
+        session = self.session
+        images = {pair.volume_id: self.image_of(pair) for pair in (*self.train, *self.held_out)}
+        return teacher_ensemble_infer(
+            self.plan.teachers,
+            images,
+            cache=self.cache,
+            config=session.config.teachers,
+            device=self.device,
+            emit=self.emit,
+            on_part=self.asking.at,
+            poll=session.stops.poll,
+        )
+
+    def train_student(
+        self, train: Sequence[TrainingVolume], validation: Sequence[TrainingVolume]
+    ) -> "TrainedStudent":
+        from vesu.distill.training import train_student_distilled
+
+        session, state = self.session, self.session.state.distillation
+        resume = dict(state.training) if state is not None and state.training else None
+        if resume is not None:
+            self.emit("DISTILLATION_RESUMED", {"cursor": dict(state.cursor) if state is not None else {}})
+        return train_student_distilled(
+            train,
+            validation,
+            session.config.student,
+            seed=session.config.seed,
+            device=str(self.device),
+            emit=self.emit,
+            save=self.save,
+            resume=resume,
+            on_step=self.training.at,
+            poll=session.stops.poll,
+            n_threads=session.config.n_threads,
+        )
+
+    def measured(
+        self, student: "TrainedStudent", validation: Sequence[TrainingVolume], account: TeacherDistillation
+    ) -> TransferReport:
+        """The agreement with the teachers before, after the distillation, and of the student as delivered (R23)."""
+        session = self.session
+        judged = [volume for volume in validation if volume.soft is not None]
+        make_folder(session.folder / "student")
+        digest = content_id(student.files()[STUDENT_PARTS[0]])
+        moments = {"before": student.before(), "distilled": student.distilled(), "final": student}
+        done = 0
+
+        def answers(moment: str, model: "TrainedStudent") -> Iterator[tuple[SoftLabels, NDArray[np.float32]]]:
+            nonlocal done
+            for volume in judged:
+                name = digest if moment == "final" else f"{digest}-{moment}"
+                found = _cached_prediction(
+                    model,
+                    name,
+                    volume.image,
+                    self.ids[volume.volume_id].image,
+                    str(self.device),
+                    self.cache,
+                    poll=session.stops.poll,
+                )
+                if moment == "final":
+                    write_student_views(session.folder / "student" / f"{volume.volume_id}.npz", volume, found)
+                assert volume.soft is not None
+                yield volume.soft, found.probability
+                done += 1
+                self.measuring.at(done / (len(moments) * len(judged)))
+
+        for moment, model in moments.items():
+            account.measure(moment, answers(moment, model))  # type: ignore[arg-type]  # the keys are moments
+        return account.finish(session.folder, events=_chained(self.carried(), session))
+
+    # ---- evidence and state
+
+    def image_of(self, pair: Pair) -> Callable[[], NDArray[Any]]:
+        digest, threads = self.ids[pair.volume_id].image, self.session.config.n_threads
+        return lambda: stages.cached_volume(pair.image, digest, self.cache, threads, mmap=True)
+
+    def volume(self, pair: Pair, soft: Mapping[str, SoftLabels]) -> TrainingVolume:
+        """A pair as maps of what lies in the cache: as many as there are can be held."""
+        ids, threads = self.ids[pair.volume_id], self.session.config.n_threads
+        label = stages.cached_volume(pair.label, ids.label, self.cache, threads, mmap=True)
+        return TrainingVolume(
+            pair.volume_id, self.image_of(pair)(), label.astype(np.uint8, copy=False), soft.get(pair.volume_id)
+        )
+
+    def emit(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Log an event, and keep what a proof reads for a folder that has no such log."""
+        session = self.session
+        sequence = session.log.emit(name, **fields)
+        if name in EVENTS:
+            kept = {"event": name, "seq": sequence, "ts_ns": str(session.clock.ts_ns()), "run_id": session.log.run_id}
+            self.events.append({**kept, **plain(dict(fields), name, [])})
+
+    def carried(self) -> Sequence[Mapping[str, Any]]:
+        state = self.session.state.distillation
+        return () if state is None else state.evidence[: state.elsewhere]
+
+    def save(self, parts: Mapping[str, bytes], cursor: Mapping[str, Any]) -> None:
+        """A checkpoint of the training; a full one, which is published too, where a stage ends."""
+        session = self.session
+        with session.stops.deferred():
+            before = session.state.distillation or Distillation()
+            session.state.distillation = dataclasses.replace(
+                before, training=dict(parts), cursor=_json(cursor), evidence=tuple(self.events)
+            )
+            same = bool(before.training) and before.cursor.get("stage") == cursor.get("stage")
+            session.save("light" if same else "full")
+
+    def keep(self, student: "TrainedStudent", report: TransferReport, proof: Proof) -> None:
+        """The end: the student and its evidence are in the state, the training's own parts are not needed again."""
+        session = self.session
+        state = session.state.distillation or Distillation()
+        names = (MEMORY_MANIFEST, ALIGNMENT_REPORT)
+        entry = {
+            "teachers": [
+                {"name": each.name, "digest": each.digest, "framework": each.framework} for each in self.plan.teachers
+            ],
+            "refused": [{"path": path, "reason": reason} for path, reason in self.plan.refused],
+            "nominal": session.config.teachers.nominal,
+            "kpis": report.kpis(),
+            "alignment": {each.moment: each.mean for each in report.alignments},
+            "stages": list(session.config.student.stages),
+            "device": str(self.device),
+            "proof": proof.to_json(),
+        }
+        with session.stops.deferred():
+            session.state.distillation = dataclasses.replace(
+                state,
+                training={},
+                student=dict(student.files()),
+                report=_json(entry),
+                files={name: json.loads(Path(session.folder, name).read_bytes()) for name in names},
+                evidence=tuple(self.events),
+            )
+            session.save("full")
+
+
+def _json(value: Any) -> Any:
+    """As the next session will read it."""
+    return json.loads(json.dumps(plain(value, "distillation", [])))
