@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.data.cache import ArrayCache, content_id
+from vesu.data.cache import ArrayCache
 from vesu.data.discover import Pair
-from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
+from vesu.data.storage import make_folder, remove_tree_atomic, write_bytes_atomic, write_json_atomic
 from vesu.distill.proof import EVENTS, Proof, require_distilled
 from vesu.distill.transfer import ALIGNMENT_REPORT, MEMORY_MANIFEST, TeacherDistillation, TransferReport
 from vesu.distill.values import SoftLabels, StudentPrediction, TrainingVolume
@@ -20,6 +20,7 @@ from vesu.errors import DistillationNotExecuted, ResumeIncompatible, VesuError
 from vesu.ledger import iter_events
 from vesu.run import compatibility, stages
 from vesu.run.checkpoint.manifest import plain
+from vesu.run.model import STUDENT_FOLDER
 from vesu.run.outputs import write_student_views
 from vesu.run.plan import CALIBRATION_VOLUMES, Split
 from vesu.run.session import Session
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from vesu.run.progress import PhaseProgress
 
 __all__ = ["Distilled", "distil", "prove"]
+
+VIEWS_FOLDER = "student_views"
+"""In the run folder: slices of the validation volumes, for the report."""
 
 UNITS = 200.0
 """Of the phase: half per cents."""
@@ -98,7 +102,6 @@ def distil(
         Other teachers or another device than the checkpoint's.
     """
     session.agree("teachers", compatibility.teacher_fields(plan.teachers, device.kind))
-    session.agree_done()
     assert session.progress is not None
     state = session.state.distillation
     earlier = 1.0 if state is not None and state.done else _earlier_part(session)
@@ -151,13 +154,15 @@ def _restored(session: Session, device: str) -> Distilled:
 
     state = session.state.distillation
     assert state is not None and state.report is not None
+    folder = session.folder / STUDENT_FOLDER
+    make_folder(folder)
     for name, content in state.student.items():
-        write_bytes_atomic(session.folder / name, content)
+        write_bytes_atomic(folder / name, content)
     for name, content in state.files.items():
         write_json_atomic(session.folder / name, content)
-    digest = content_id(state.student[STUDENT_PARTS[0]])
-    session.log.emit("STUDENT_READY", digest=digest, cursor=dict(state.cursor))
-    return Distilled(TrainedStudent.load(session.folder), device, digest, state.report)
+    student = TrainedStudent.load(folder)
+    session.log.emit("STUDENT_READY", weights_digest=student.weights_digest, cursor=dict(state.cursor))
+    return Distilled(student, device, student.weights_digest, state.report)
 
 
 def _cached_prediction(
@@ -177,11 +182,12 @@ def _cached_prediction(
         volume=image_id,
         overlap=settings.overlap,
         flips=settings.flips,
+        batch=settings.batch,
         device=device.partition(":")[0],
     )
 
     def compute() -> dict[str, NDArray[Any]]:
-        return vars(student.predict(image, device=device, on_part=on_part, poll=poll))
+        return vars(student.predict(image, device=device, batch=settings.batch, on_part=on_part, poll=poll))
 
     return StudentPrediction(**cache.get_or_compute(key, compute))
 
@@ -254,6 +260,7 @@ class _Work:
             config=session.config.teachers,
             device=self.device,
             emit=self.emit,
+            reload_cached=not self.loaded_before(),
             on_part=self.asking.at,
             poll=session.stops.poll,
         )
@@ -287,18 +294,17 @@ class _Work:
         """The agreement with the teachers before, after the distillation, and of the student as delivered (R23)."""
         session = self.session
         judged = [volume for volume in validation if volume.soft is not None]
-        make_folder(session.folder / "student")
-        digest = content_id(student.files()[STUDENT_PARTS[0]])
-        moments = {"before": student.before(), "distilled": student.distilled(), "final": student}
+        make_folder(session.folder / VIEWS_FOLDER)
+        moments = {"before": student.untrained(), "distilled": student.distilled(), "final": student}
         done = 0
 
         def answers(moment: str, model: "TrainedStudent") -> Iterator[tuple[SoftLabels, NDArray[np.float32]]]:
             nonlocal done
+            digest = model.weights_digest
             for volume in judged:
-                name = digest if moment == "final" else f"{digest}-{moment}"
                 found = _cached_prediction(
                     model,
-                    name,
+                    digest,
                     volume.image,
                     self.ids[volume.volume_id].image,
                     str(self.device),
@@ -306,7 +312,7 @@ class _Work:
                     poll=session.stops.poll,
                 )
                 if moment == "final":
-                    write_student_views(session.folder / "student" / f"{volume.volume_id}.npz", volume, found)
+                    write_student_views(session.folder / VIEWS_FOLDER / f"{volume.volume_id}.npz", volume, found)
                 assert volume.soft is not None
                 yield volume.soft, found.probability
                 done += 1
@@ -338,6 +344,11 @@ class _Work:
             kept = {"event": name, "seq": sequence, "ts_ns": str(session.clock.ts_ns()), "run_id": session.log.run_id}
             self.events.append({**kept, **plain(dict(fields), name, [])})
 
+    def loaded_before(self) -> bool:
+        """Whether the evidence holds a load of every teacher already."""
+        loads = {event.get("teacher") for event in self.events if event["event"] == "DISTILLATION_TEACHER_LOAD_END"}
+        return {teacher.name for teacher in self.plan.teachers} <= loads
+
     def carried(self) -> Sequence[Mapping[str, Any]]:
         state = self.session.state.distillation
         return () if state is None else state.evidence[: state.elsewhere]
@@ -357,7 +368,10 @@ class _Work:
         """The end: the student and its evidence are in the state, the training's own parts are not needed again."""
         session = self.session
         state = session.state.distillation or Distillation()
-        names = (MEMORY_MANIFEST, ALIGNMENT_REPORT)
+        names, folder = (MEMORY_MANIFEST, ALIGNMENT_REPORT), session.folder / STUDENT_FOLDER
+        if folder.exists():
+            remove_tree_atomic(folder)  # of a session that was killed just here
+        student.save(folder)
         entry = {
             "teachers": [
                 {"name": each.name, "digest": each.digest, "framework": each.framework} for each in self.plan.teachers
@@ -374,7 +388,7 @@ class _Work:
             session.state.distillation = dataclasses.replace(
                 state,
                 training={},
-                student=dict(student.files()),
+                student={name: (folder / name).read_bytes() for name in STUDENT_PARTS},
                 report=_json(entry),
                 files={name: json.loads(Path(session.folder, name).read_bytes()) for name in names},
                 evidence=tuple(self.events),

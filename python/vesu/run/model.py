@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.data.storage import write_json_atomic
+from vesu.data.storage import remove_tree_atomic, write_json_atomic
 from vesu.distill.fusion import fuse
 from vesu.errors import ArgumentError, FileError, FormatError
 from vesu.features import FeatureSpec, extract_features
@@ -23,6 +23,8 @@ __all__ = ["FeatureSlab", "FusedStudent", "SurfaceModel", "VolumePrediction", "f
 
 FORMAT = "vesu-surface-model/2"
 """2: the segmentation is a ladder of named steps."""
+STUDENT_FOLDER = "student"
+"""Beside the model's files, where there is a student."""
 FORMAT_WITH_STUDENT = "vesu-surface-model/3"
 """3: a student beside the ensemble; a vesu that knows none must not leave it out in silence."""
 
@@ -62,7 +64,8 @@ class FusedStudent:
                 on_part(done - told)
             told = done
 
-        found = self.student.predict(volume, device=self.device, on_part=tell, poll=poll)
+        batch = self.student.config.batch
+        found = self.student.predict(volume, device=self.device, batch=batch, on_part=tell, poll=poll)
         return VolumePrediction(found.probability, found.uncertainty)
 
 
@@ -231,7 +234,7 @@ class SurfaceModel:
         folder, student = Path(folder), self.student
         self.prox.save(folder / "model.npz")
         if student is not None:
-            student.student.save(folder)
+            _save_student(student.student, folder / STUDENT_FOLDER)
         write_json_atomic(
             folder / "model.json",
             {
@@ -306,4 +309,15 @@ def _student(folder: Path, weight: float, device: str | None) -> FusedStudent:
     from vesu.distill.device import choose_compute_device
     from vesu.distill.training import TrainedStudent
 
-    return FusedStudent(TrainedStudent.load(folder), weight, device or str(choose_compute_device("auto")))
+    student = TrainedStudent.load(folder / STUDENT_FOLDER)
+    return FusedStudent(student, weight, device or str(choose_compute_device("auto")))
+
+
+def _save_student(student: "TrainedStudent", folder: Path) -> None:
+    """Whole or not at all; what is there already, as in a run's folder, stays."""
+    if folder.exists():
+        there = type(student).load(folder)
+        if (there.weights_digest, there.config) == (student.weights_digest, student.config):
+            return
+        remove_tree_atomic(folder)
+    student.save(folder)

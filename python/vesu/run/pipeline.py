@@ -14,10 +14,10 @@ from vesu.data.cache import ArrayCache
 from vesu.data.discover import Inventory, discover
 from vesu.data.preflight import preflight
 from vesu.data.storage import write_json_atomic
-from vesu.errors import ArgumentError, EvidenceError, VesuError
+from vesu.errors import ArgumentError, DistillationNotExecuted, EvidenceError, VesuError
 from vesu.features import FeatureSpec
 from vesu.ledger import verify
-from vesu.run import compatibility, evidence, learning, rng, segmenting
+from vesu.run import compatibility, distilling, evidence, learning, rng, segmenting
 from vesu.run.checkpoint import write_results_zip
 from vesu.run.costs import COSTS_NAME, Costs
 from vesu.run.coverage import CoveragePlan, TrainCoverage
@@ -27,13 +27,15 @@ from vesu.run.interrupts import StopRequested
 from vesu.run.memory import MemoryMonitor
 from vesu.run.opening import RESULTS_ZIP, opened
 from vesu.run.outputs import printable, submission_entry
-from vesu.run.plan import Split, configured_split, forecast, scored_pairs
+from vesu.run.plan import Split, configured_split, distillation_costs, forecast, scored_pairs
 from vesu.run.postmortem import write_postmortem
 from vesu.run.profile import read_profile, write_profile
 from vesu.run.progress import PHASES, Progress
 from vesu.run.safe_submission import SafeSubmission
 from vesu.run.session import Session
 from vesu.run.stopwatch import TimedCache
+from vesu.run.teaching import plan_distillation, prepare_device
+from vesu.run.verdict import go_no_go
 from vesu.submission import SubmissionReport
 
 __all__ = ["RunResult", "execute"]
@@ -106,6 +108,10 @@ def execute(
             return this.execute()
         except StopRequested as stop:
             return this.stop(stop.reason)
+        except DistillationNotExecuted as error:
+            this.no_go(str(error))
+            _record_failure(session.folder, session.log, error)
+            raise
         except BaseException as error:
             _record_failure(session.folder, session.log, error)
             raise
@@ -134,13 +140,18 @@ class _Run:
     prepared: learning.Prepared | None = None
     deferred: str | None = None
     """Why the report was put off."""
+    failure: str | None = None
+    """Why the distillation that was due is not executed."""
 
     def __post_init__(self) -> None:
         session, config, inventory = self.session, self.session.config, self.inventory
         self.started_ns = session.clock.ts_ns()
         self.machine = evidence.machine()
         self.safe = SafeSubmission(session.folder, inventory.test_shapes, session.log, config.n_threads)
-        self.expected = forecast(inventory, config, len(self.spec.names), Costs(self.cache_folder / COSTS_NAME))
+        self.teaching = plan_distillation(config, inventory.root)
+        n_teachers = len(self.teaching.teachers) if self.teaching.due else None
+        costs = Costs(self.cache_folder / COSTS_NAME)
+        self.expected = forecast(inventory, config, len(self.spec.names), costs, n_teachers=n_teachers)
 
     def execute(self) -> RunResult:
         session, config = self.session, self.session.config
@@ -160,6 +171,7 @@ class _Run:
         with MemoryMonitor(session.log.emit, config.memory, session.clock), progress as session.progress:
             self._record_inventory()
             self._preflight()
+            self._prepare_student()
             found = self._search() if config.pipeline == "vesu" else self._baseline()
             submission = self._package()
         session.governor.final()
@@ -198,7 +210,7 @@ class _Run:
         )
         if self.previous is not None:
             session.log.emit("PREVIOUS_RUN_PROFILE", profile=self.previous)
-        session.agree("config", compatibility.config_fields(session.config))
+        session.agree("config", compatibility.config_fields(session.config, student=self.teaching.due))
         if session.resumed is None:
             session.save("full")  # from here on there is something to go on from
         else:
@@ -229,7 +241,18 @@ class _Run:
                 "orphans": len(inventory.orphan_images) + len(inventory.orphan_labels),
             },
             "submission": submission_entry(submission),
+            "go_no_go": go_no_go(self.teaching, session.state.distillation, self.failure),
         }
+
+    def no_go(self, reason: str) -> None:
+        """A distillation that was due did not run: the zip in reserve stays valid, and the verdict is against it (R22)."""
+        session = self.session
+        self.failure = reason
+        with suppress(VesuError):  # the error itself is what the caller must see
+            submission = self.safe.write("the distillation was not executed")
+            summary = self._summary("failed", submission)
+            session.log.emit("GO_NO_GO", **summary["go_no_go"])
+            write_json_atomic(session.folder / "summary.json", summary)
 
     def _sealed(self, summary: dict[str, Any], submission: SubmissionReport) -> RunResult:
         """Close the log's account of this session, check the file, and write what a reader looks at first."""
@@ -341,10 +364,34 @@ class _Run:
         self.prepared = prepared = learning.prepare(session, split, self.cache, self.spec, coverage)
         grid = learning.fit(session, prepared)
         coverage.finish(session.folder)
-        found = segmenting.segment_all(session, inventory, prepared, self.cache, self.spec, grid)
+        distilled = self._distil(split)
+        found = segmenting.segment_all(session, inventory, prepared, self.cache, self.spec, grid, distilled)
         ranking = {} if found.ranking is None else {"ranking": dict(found.ranking)}
         search = learning.search_entry(session, prepared.data, grid) | ranking
-        return {"search": search, "validation": dict(found.validation)}
+        student = {} if distilled is None else {"student": {**distilled.report, "fusion": found.fusion}}
+        return {"search": search, "validation": dict(found.validation), **student}
+
+    def _prepare_student(self) -> None:
+        """Say whether a student is due, and that it can be trained: what cannot be done fails before hours of search."""
+        session, teaching = self.session, self.teaching
+        if not teaching.due:
+            session.log.emit("STUDENT_SKIPPED", reason=teaching.reason)
+            return
+        session.log.emit("TEACHERS_FOUND", **teaching.fields(session.config.teachers.nominal))
+        self.device = prepare_device(teaching, session.config, session.log.emit)
+
+    def _distil(self, split: Split) -> distilling.Distilled | None:
+        """The student, from its teachers (R18-R23); None where none is due."""
+        if not self.teaching.due:
+            return None
+        assert self.prepared is not None
+        asking_s, training_s, _ = distillation_costs(
+            self.inventory, self.session.config, len(self.teaching.teachers)
+        )
+        part = asking_s / (asking_s + training_s)
+        return distilling.distil(
+            self.session, self.teaching, split, self.prepared.ids, self.cache, self.device, part
+        )
 
     def _baseline(self) -> dict[str, Any]:
         """Segment with a historical scorer: nothing is trained, and the labels there are only measure it (R32)."""
@@ -368,6 +415,8 @@ class _Run:
 
     def _package(self) -> SubmissionReport:
         session = self.session
+        if self.teaching.due:
+            distilling.prove(session, self.teaching)  # before these masks count
         with session.phase("package", 1) as phase:
             report = self.safe.write("all masks are final")
             session.log.emit("SUBMISSION_WRITTEN", sha256=report.sha256, members=len(report.members))
