@@ -158,8 +158,8 @@ def _restored(session: Session, device: str) -> Distilled:
     make_folder(folder)
     for name, content in state.student.items():
         write_bytes_atomic(folder / name, content)
-    for name, content in state.files.items():
-        write_json_atomic(session.folder / name, content)
+    for name, document in state.files.items():
+        write_json_atomic(session.folder / name, document)
     student = TrainedStudent.load(folder)
     session.log.emit("STUDENT_READY", weights_digest=student.weights_digest, cursor=dict(state.cursor))
     return Distilled(student, device, student.weights_digest, state.report)
@@ -187,7 +187,8 @@ def _cached_prediction(
     )
 
     def compute() -> dict[str, NDArray[Any]]:
-        return vars(student.predict(image, device=device, batch=settings.batch, on_part=on_part, poll=poll))
+        found = student.predict(image, device=device, batch=settings.batch, on_part=on_part, poll=poll)
+        return {"probability": found.probability, "uncertainty": found.uncertainty}
 
     return StudentPrediction(**cache.get_or_compute(key, compute))
 
@@ -228,6 +229,7 @@ class _Work:
         state = session.state.distillation or Distillation()
         session.state.distillation = state
         self.events = list(state.evidence)
+        self.unsaved = 0
 
     def do(self) -> None:
         """Everything, from where the last session was."""
@@ -265,15 +267,10 @@ class _Work:
             poll=session.stops.poll,
         )
 
-    def train_student(
-        self, train: Sequence[TrainingVolume], validation: Sequence[TrainingVolume]
-    ) -> "TrainedStudent":
+    def train_student(self, train: Sequence[TrainingVolume], validation: Sequence[TrainingVolume]) -> "TrainedStudent":
         from vesu.distill.training import train_student_distilled
 
         session, state = self.session, self.session.state.distillation
-        resume = dict(state.training) if state is not None and state.training else None
-        if resume is not None:
-            self.emit("DISTILLATION_RESUMED", {"cursor": dict(state.cursor) if state is not None else {}})
         return train_student_distilled(
             train,
             validation,
@@ -282,10 +279,12 @@ class _Work:
             device=str(self.device),
             emit=self.emit,
             save=self.save,
-            resume=resume,
+            resume=dict(state.training) if state is not None and state.training else None,
             on_step=self.training.at,
             poll=session.stops.poll,
             n_threads=session.config.n_threads,
+            save_due=self.save_due,
+            guard=session.stops.deferred,
         )
 
     def measured(
@@ -355,7 +354,7 @@ class _Work:
 
     def save(self, parts: Mapping[str, bytes], cursor: Mapping[str, Any]) -> None:
         """A checkpoint of the training; a full one, which is published too, where a stage ends."""
-        session = self.session
+        session, self.unsaved = self.session, 0
         with session.stops.deferred():
             before = session.state.distillation or Distillation()
             session.state.distillation = dataclasses.replace(
@@ -363,6 +362,11 @@ class _Work:
             )
             same = bool(before.training) and before.cursor.get("stage") == cursor.get("stage")
             session.save("light" if same else "full")
+
+    def save_due(self) -> bool:
+        """As often as the search's checkpoints: every so many steps."""
+        self.unsaved += 1
+        return self.unsaved >= self.session.config.checkpoint.every_iterations
 
     def keep(self, student: "TrainedStudent", report: TransferReport, proof: Proof) -> None:
         """The end: the student and its evidence are in the state, the training's own parts are not needed again."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vesu import baselines
 from vesu.config import RunConfig
 from vesu.data.cache import ArrayCache
-from vesu.distill.fusion import FusionChoice, choose_weight, surface_f_beta
+from vesu.distill.fusion import WEIGHTS, FusionChoice, choose_weight, surface_f_beta
 from vesu.run.distilling import Distilled
 from vesu.run.model import PROX_PART, FusedStudent, SurfaceModel, VolumePrediction, fused
 from vesu.run.session import Session
@@ -111,8 +111,8 @@ Predictions = Mapping[str, VolumePrediction]
 def _weight(session: Session, student: Predictions, prox: Predictions, labels: Mapping[str, Any]) -> FusionChoice:
     """The configured weight, or the one that is best on these volumes."""
     asked, pairs = session.config.student.fusion, [(student[n].probability, prox[n].probability) for n in labels]
-    options = {} if asked == "auto" else {"weights": (float(asked),)}
-    return choose_weight(pairs, list(labels.values()), poll=session.stops.poll, **options)
+    tried = WEIGHTS if asked == "auto" else (asked,)
+    return choose_weight(pairs, list(labels.values()), weights=tried, poll=session.stops.poll)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,10 @@ class FusedStudent:
     """As torch calls it."""
 
     def predict(
-        self, volume: NDArray[Any], on_part: Callable[[float], None] | None = None, poll: Callable[[], None] | None = None
+        self,
+        volume: NDArray[Any],
+        on_part: Callable[[float], None] | None = None,
+        poll: Callable[[], None] | None = None,
     ) -> VolumePrediction:
         """The student's own answer for a volume; ``on_part`` is told the part, 0 to 1, that was done since."""
         told = 0.0

@@ -372,7 +372,7 @@ class _Run:
         return {"search": search, "validation": dict(found.validation), **student}
 
     def _prepare_student(self) -> None:
-        """Say whether a student is due, and that it can be trained: what cannot be done fails before hours of search."""
+        """Say whether a student is due, and that it can be trained: better fail now than after hours of search."""
         session, teaching = self.session, self.teaching
         if not teaching.due:
             session.log.emit("STUDENT_SKIPPED", reason=teaching.reason)
@@ -385,13 +385,9 @@ class _Run:
         if not self.teaching.due:
             return None
         assert self.prepared is not None
-        asking_s, training_s, _ = distillation_costs(
-            self.inventory, self.session.config, len(self.teaching.teachers)
-        )
+        asking_s, training_s, _ = distillation_costs(self.inventory, self.session.config, len(self.teaching.teachers))
         part = asking_s / (asking_s + training_s)
-        return distilling.distil(
-            self.session, self.teaching, split, self.prepared.ids, self.cache, self.device, part
-        )
+        return distilling.distil(self.session, self.teaching, split, self.prepared.ids, self.cache, self.device, part)
 
     def _baseline(self) -> dict[str, Any]:
         """Segment with a historical scorer: nothing is trained, and the labels there are only measure it (R32)."""

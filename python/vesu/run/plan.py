@@ -181,8 +181,8 @@ def phase_weights(
     samples = len(pairs) * config.sampling.voxels_per_volume
     steps = samples * sum(by_epoch) * config.search.max_iter * 3 * n_channels
     later_passes = math.ceil(len(by_epoch) / DRAWS_PER_PASS) - 1
-    asked_s, trained_s, predicted_s = (0.0,) * 3 if n_teachers is None else distillation_costs(
-        inventory, config, n_teachers
+    asked_s, trained_s, predicted_s = (
+        (0.0,) * 3 if n_teachers is None else distillation_costs(inventory, config, n_teachers)
     )
     in_reserve = test * _BASELINE_S_PER_VOXEL if config.time.fallback != "empty" else 0.0
     return {

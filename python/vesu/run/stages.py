@@ -90,9 +90,7 @@ def load(pair: Pair, cache: ArrayCache, n_threads: int | None) -> SourceIds:
     return ids
 
 
-def cached_volume(
-    path: Path, digest: str, cache: ArrayCache, n_threads: int | None, *, mmap: bool = False
-) -> Array:
+def cached_volume(path: Path, digest: str, cache: ArrayCache, n_threads: int | None, *, mmap: bool = False) -> Array:
     """The decoded volume of a file, from the cache where it is there; with ``mmap`` a map of it, for many at once."""
     key = cache.key("volume", file=digest)
     arrays = cache.get_or_compute(key, lambda: {"volume": read_volume(path, n_threads=n_threads)}, mmap=mmap)

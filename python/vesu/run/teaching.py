@@ -1,6 +1,6 @@
-"""Whether a run has a student to distil, from which teachers, and whether it can: decided before any work (R18, R22)."""
+"""Whether a run has a student to distil, from which teachers, and whether it can: decided first (R18, R22)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,10 +106,14 @@ def prepare_device(plan: DistillationPlan, config: RunConfig, emit: Callable[...
     """
     if plan.problem is not None:
         raise hard_fail(plan.problem)
+
+    def tell(name: str, fields: Mapping[str, Any]) -> None:
+        emit(name, **fields)
+
     try:
         from vesu.distill.device import choose_compute_device
 
-        return choose_compute_device(config.student.device, lambda name, fields: emit(name, **fields))
+        return choose_compute_device(config.student.device, tell)
     except VesuError as error:
         raise hard_fail(str(error)) from error
     except ImportError as error:
