@@ -245,7 +245,7 @@ class _Run:
         }
 
     def no_go(self, reason: str) -> None:
-        """A distillation that was due did not run: the zip in reserve stays valid, and the verdict is against it (R22)."""
+        """A distillation that was due did not run: the zip in reserve stays, and the verdict is against it (R22)."""
         session = self.session
         self.failure = reason
         with suppress(VesuError):  # the error itself is what the caller must see
