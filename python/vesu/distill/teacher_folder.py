@@ -82,7 +82,9 @@ def find_teachers(folder: str | os.PathLike[str]) -> TeacherInventory:
     TeacherInventory(teachers=(), refused=(), extra=())
     """
     root = Path(folder)
-    found, refused, extra = [], [], []
+    found: list[TeacherSpec] = []
+    refused: list[tuple[Path, str]] = []
+    extra: list[Path] = []
     for path in _walk(root, refused):
         if path.name != SPEC_FILE:
             refused.append((path, f"no {SPEC_FILE} beside it; `vesu teacher convert` makes one"))
@@ -165,7 +167,7 @@ def safetensors_bytes(state: "Mapping[str, torch.Tensor]") -> bytes:
         Something that it does not hold.
     """
     save = need_package("safetensors.torch", "distill").save
-    once: dict[tuple[Any, ...], str] = {}
+    once: dict[Any, str] = {}
     for name, tensor in state.items():
         once.setdefault(
             (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else name, name

@@ -91,8 +91,8 @@ class TransferReport:
     @property
     def student_knowledge_retention_score(self) -> float:
         """The share of that gain that the delivered student still has: 1 all, 0 none (or no gain to keep)."""
-        gain = self.teacher_alignment_gain_before_after
-        return (self.mean_of("final") - self.mean_of("before")) / gain if gain > 0 else 0.0
+        gain, kept = self.teacher_alignment_gain_before_after, self.mean_of("final") - self.mean_of("before")
+        return kept / gain if gain > 0 else 0.0
 
     def mean_of(self, moment: Moment) -> float:
         """The mean alignment at a moment. Raises DataError if none was measured."""
