@@ -1,6 +1,7 @@
 """What is done to a patch before the student sees it: drawn as plain values first, applied afterwards."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ class Augmentation:
             blur=float(BLUR * amount[4]) if applied[3] else 0.0,
         )
 
-    def geometric(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    def geometric(self, array: NDArray[Any]) -> NDArray[Any]:
         """Flips and turns of an array (z, y, x): to be applied to image, label and soft labels alike.
 
         Parameters

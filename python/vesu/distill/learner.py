@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ class Learner:
                 fields = {"stage": self.stage.name, "step": step + 1, "pass": number, "patches": config.batch}
                 patches = self._patches(step, number)
                 emit("DISTILLATION_BATCH_BEGIN", fields | {"volumes": [patch.volume_id for patch in patches]})
-                (terms, names), chunk = self._limit.run(lambda n, own=patches: self._pass(own, n), len(patches))
+                (terms, names), chunk = self._limit.run(partial(self._pass, patches), len(patches))
                 emit("DISTILLATION_BATCH_END", fields | {"chunk": chunk})
             total = self._ranks.fold(torch.cat([flat_gradient(self._trained), terms]), total)
         assert total is not None
@@ -154,7 +155,7 @@ class Learner:
     def _indices(self, number: int) -> range:
         return range(number * self.stage.config.batch, (number + 1) * self.stage.config.batch)
 
-    def _pass(self, patches: list[Patch], chunk: int) -> tuple[tuple[torch.Tensor, tuple[str, ...]], int]:
+    def _pass(self, patches: list[Patch], chunk: int) -> tuple[torch.Tensor, tuple[str, ...]]:
         """Gradients of the mean loss over the patches, seen `chunk` at a time; the terms' means and names."""
         config, device = self.stage.config, self._ranks.device
         self.model.train()
@@ -170,13 +171,13 @@ class Learner:
             with autocast_for(device, config):
                 output = self._forward(image)
             loss = self._loss(output, target)
-            self.scaler.scale(loss.total * (weight / config.accumulate)).backward()
+            torch.autograd.backward(self.scaler.scale(loss.total * (weight / config.accumulate)))
             terms = {**loss.terms, "total": loss.total.detach()}
             names = tuple(terms)
             values = torch.stack([terms[name].float() for name in names]) * weight
             sums = values if sums is None else sums + values
         assert sums is not None
-        return (sums, names), chunk
+        return sums, names
 
 
 def _unfreeze(model: torch.nn.Module, stage: str) -> list[torch.nn.Parameter]:
@@ -213,7 +214,8 @@ def torch_settings(device: torch.device, config: StudentConfig, n_threads: int |
         undo.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         if device.type == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks of who wants determinism
-            was, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+            was = torch.are_deterministic_algorithms_enabled()
+            warn = torch.is_deterministic_algorithms_warn_only_enabled()
             undo.callback(torch.use_deterministic_algorithms, was, warn_only=warn)
             torch.use_deterministic_algorithms(True, warn_only=True)
             tf32 = config.precision != "fp32"

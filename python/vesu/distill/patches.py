@@ -1,4 +1,4 @@
-"""Patches of the training volumes, drawn where surfaces are; a patch is a pure function of seed, stage and index (R19)."""
+"""Patches drawn where surfaces are; a patch is a pure function of seed, stage and index (R19)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -232,9 +232,7 @@ class PatchSampler:
         return np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, stream, index]))
 
 
-def standardise(
-    image: NDArray[Any], mean: float | None = None, deviation: float | None = None
-) -> NDArray[np.float32]:
+def standardise(image: NDArray[Any], mean: float | None = None, deviation: float | None = None) -> NDArray[np.float32]:
     """Subtract the mean and divide by the standard deviation: the student's only input scale.
 
     Parameters
@@ -275,7 +273,8 @@ def _moments(image: NDArray[Any]) -> tuple[float, float]:
 
 def _confidence(disagreement: NDArray[np.float16]) -> NDArray[np.float32]:
     """As :attr:`vesu.distill.values.SoftLabels.confidence`, of a part of the volume."""
-    return np.clip(np.float32(1) - disagreement.astype(np.float32), 0, 1)
+    weight: NDArray[np.float32] = np.clip(np.float32(1) - disagreement.astype(np.float32), 0, 1)
+    return weight
 
 
 def _box(array: NDArray[Any], corner: tuple[int, int, int], patch: tuple[int, int, int]) -> NDArray[Any]:

@@ -45,7 +45,7 @@ class Stage:
         rising = max(1, round(WARM_UP * self.steps))
         if step < rising:
             return self.top * (step + 1) / rising
-        part = (step - rising) / max(1, self.steps - 1 - rising)
+        part = min(1.0, (step - rising) / max(1, self.steps - 1 - rising))
         return self.top * (LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * part)))
 
 

@@ -267,9 +267,11 @@ def _document(path: Path) -> dict[str, Any]:
 
 def _config(values: Any) -> StudentConfig:
     names = {field.name for field in dataclasses.fields(StudentConfig)}
-    if not isinstance(values, dict) or (strange := sorted(values.keys() ^ names)):
-        raise FormatError(f"{DOCUMENT}: config: {strange[0] if isinstance(values, dict) else 'no object'}: not as saved")
+    strange = sorted(values.keys() ^ names) if isinstance(values, dict) else ["no object"]
+    if strange:
+        raise FormatError(f"{DOCUMENT}: config: {strange[0]}: missing or unknown")
+    settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     try:
-        return StudentConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        return StudentConfig(**settings)
     except (TypeError, ValueError, VesuError) as error:
         raise FormatError(f"{DOCUMENT}: config: {error}") from error
