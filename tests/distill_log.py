@@ -54,7 +54,12 @@ def complete() -> list[Event]:
     return [
         {"event": "RUN_START", "seed": 0},
         *(event for name in TEACHERS for event in teacher_events(name)),
-        {"event": "DISTILLATION_START", "stages": list(STAGES), "weights_digest": digest(1)},
+        {
+            "event": "DISTILLATION_START",
+            "stages": list(STAGES),
+            "teachers": list(TEACHERS),
+            "weights_digest": digest(1),
+        },
         *stage_events("distil"),
         {"event": "TRANSFER_MEMORY_PERSISTED", **memory},
         {"event": "TRANSFER_MEMORY_RELOADED_FOR_FINETUNE", **memory},

@@ -1,6 +1,5 @@
 """Where networks compute: a device that proved itself, how it was used, what happens when its memory is out (R27)."""
 
-import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vesu.data.machine import gpu_problem
+from vesu.distill.packages import need_package
 from vesu.distill.values import Emit
-from vesu.errors import ArgumentError, MemoryLimitError, VesuError
+from vesu.errors import ArgumentError, MemoryLimitError
 
 if TYPE_CHECKING:
     import torch
@@ -18,10 +18,8 @@ __all__ = [
     "BatchLimit",
     "ComputeDevice",
     "DeviceUse",
-    "MissingDistillPackageError",
     "choose_compute_device",
     "gpu_memory_snapshot",
-    "import_distill",
     "memory_errors",
     "smaller_batches",
 ]
@@ -33,42 +31,6 @@ TOLERANCE = 1e-2
 
 REFUSED_BY_LIBRARY = ("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
 """How libraries under torch say that memory is out, where torch raises a plain RuntimeError."""
-
-
-class MissingDistillPackageError(VesuError, ImportError):
-    """A package of the extra ``distill`` is not installed, or broken; the message says which and the way out."""
-
-
-def import_distill(module: str) -> Any:
-    """A module of a package of the extra ``distill``, imported when first used.
-
-    Parameters
-    ----------
-    module : str
-        For example ``"torch"`` or ``"monai.data.utils"``.
-
-    Raises
-    ------
-    MissingDistillPackageError
-        It cannot be imported.
-
-    Examples
-    --------
-    >>> import_distill("torch").zeros(2).tolist()
-    [0.0, 0.0]
-    >>> import_distill("no_such_package")
-    Traceback (most recent call last):
-        ...
-    vesu.distill.device.MissingDistillPackageError: no_such_package cannot be imported (No module named \
-'no_such_package'); pip install 'vesu[distill]'
-    """
-    try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library of it is missing or damaged
-        package = module.partition(".")[0]
-        raise MissingDistillPackageError(
-            f"{package} cannot be imported ({error}); pip install 'vesu[distill]'"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -89,7 +51,7 @@ class ComputeDevice:
     @property
     def torch(self) -> "torch.device":
         """The same for torch."""
-        device: torch.device = import_distill("torch").device(str(self))
+        device: torch.device = need_package("torch", "distill").device(str(self))
         return device
 
 
@@ -112,7 +74,7 @@ def choose_compute_device(asked: str = "auto", emit: Emit | None = None) -> Comp
     ------
     ArgumentError
         An unknown device, or ``"cuda"`` where none computes: nothing falls back unasked.
-    MissingDistillPackageError
+    MissingPackageError
         torch is not installed.
 
     Notes
@@ -130,7 +92,7 @@ def choose_compute_device(asked: str = "auto", emit: Emit | None = None) -> Comp
     """
     if asked not in ("auto", "cpu", "cuda"):
         raise ArgumentError(f"device: got {asked!r}; accepted: 'auto', 'cpu' or 'cuda'")
-    torch = import_distill("torch")
+    torch = need_package("torch", "distill")
     problem = None if asked == "cpu" else gpu_problem() or _convolution_problem(torch, _current_gpu(torch))
     if problem and asked == "cuda":
         raise ArgumentError(f"device: got 'cuda', but {problem}; accepted: 'cpu', or 'auto' to fall back to it")
@@ -195,7 +157,7 @@ def gpu_memory_snapshot(device: "ComputeDevice | torch.device | str", emit: Emit
     """
     if emit is None or not str(device).startswith("cuda"):
         return
-    cuda = import_distill("torch").cuda
+    cuda = need_package("torch", "distill").cuda
     free, total = cuda.mem_get_info(str(device))
     held = {"allocated": cuda.memory_allocated, "reserved": cuda.memory_reserved, "peak": cuda.max_memory_allocated}
     known = {name: int(ask(str(device))) for name, ask in held.items()}
@@ -252,7 +214,7 @@ class DeviceUse:
         try:
             yield
             if kind == "gpu":
-                import_distill("torch").cuda.synchronize(str(device))
+                need_package("torch", "distill").cuda.synchronize(str(device))
         finally:
             seconds = time.perf_counter() - start
             self._seconds[name, kind] = self._seconds.get((name, kind), 0.0) + seconds
@@ -338,7 +300,7 @@ class BatchLimit:
             self._halve(batch, reason)
 
     def _halve(self, batch: int, reason: str) -> None:
-        torch = import_distill("torch")
+        torch = need_package("torch", "distill")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if batch == 1:
@@ -407,6 +369,6 @@ def memory_errors(what: str) -> Iterator[None]:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryLimitError):
         return False  # refused by us before allocating: a smaller batch was tried already
-    return isinstance(error, MemoryError | import_distill("torch").cuda.OutOfMemoryError) or any(
+    return isinstance(error, MemoryError | need_package("torch", "distill").cuda.OutOfMemoryError) or any(
         text in str(error) for text in REFUSED_BY_LIBRARY
     )

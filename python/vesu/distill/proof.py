@@ -159,7 +159,7 @@ def examine_distillation(
 
     Examples
     --------
-    >>> start = {"event": "DISTILLATION_START", "ts_ns": "1", "stages": ["distil"]}
+    >>> start = {"event": "DISTILLATION_START", "ts_ns": "1", "stages": ["distil"], "teachers": ["a"]}
     >>> proof = examine_distillation([start], teachers=["a"], due=False)
     >>> proof.verdict, proof.missing[:2]
     ('NO_GO_SUBMISSION', ("no DISTILLATION_LOSS_STEP of stage 'distil'",

@@ -109,7 +109,10 @@ def _start(log: DistillationLog, expected: Mapping[str, str | None]) -> Iterator
             yield f"DISTILLATION_START: stages {stages!r}, without {DISTIL!r}"
         else:
             yield from (f"no DISTILLATION_LOSS_STEP of stage {stage!r}" for stage in stages if stage not in log.steps())
-        return  # a session that goes on has the same
+        taught = record.fields.get("teachers")
+        if not isinstance(taught, list | tuple) or set(taught) != expected.keys():
+            yield f"DISTILLATION_START: the soft labels' teachers are {taught!r}, not {list(expected)!r}"
+        return  # a session that begins anew says the same
 
 
 def _times(log: DistillationLog, expected: Mapping[str, str | None]) -> Iterator[str]:
@@ -190,7 +193,9 @@ def _loss_steps(log: DistillationLog, expected: Mapping[str, str | None]) -> Ite
     tuning = [record for record in steps if record.stage != DISTIL]
     if not any(_soft_loss(record) for record in distil):
         yield f"no soft-label loss in any DISTILLATION_LOSS_STEP of stage {DISTIL!r}"
-    if distil and tuning and tuning[0].place < distil[-1].place:
+    # A session that goes on from an older checkpoint may take steps again: they were all there before, once.
+    early = {record.step for record in distil if not tuning or record.place < tuning[0].place}
+    if early != {record.step for record in distil}:
         yield f"fine-tuning ({tuning[0].stage}) began before the distillation's last step"
     if steps and (starts := log["DISTILLATION_START"]) and steps[0].place < starts[0].place:
         yield "a DISTILLATION_LOSS_STEP before DISTILLATION_START"

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.distill.device import BatchLimit, ComputeDevice, import_distill, memory_errors
+from vesu.distill.device import BatchLimit, ComputeDevice, memory_errors
+from vesu.distill.packages import need_package
 from vesu.distill.values import Emit
 from vesu.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     import torch
 else:
-    torch = import_distill("torch")
+    torch = need_package("torch", "distill")
 
 __all__ = ["n_windows", "sliding_logits", "tta_flips", "window_starts"]
 
@@ -155,7 +156,7 @@ def sliding_logits(
         An answer that is not finite.
     MemoryLimitError
         One window does not fit into the memory.
-    MissingDistillPackageError
+    MissingPackageError
         MONAI is not installed.
 
     Notes
@@ -281,7 +282,9 @@ def _flip(tensor: torch.Tensor, axes: Axes) -> torch.Tensor:
 
 
 def _importance(patch: tuple[int, int, int], device: torch.device) -> torch.Tensor:
-    weights = import_distill("monai.data.utils").compute_importance_map(patch, mode="gaussian", sigma_scale=SIGMA)
+    weights = need_package("monai.data.utils", "distill").compute_importance_map(
+        patch, mode="gaussian", sigma_scale=SIGMA
+    )
     on_device: torch.Tensor = weights.to(device)
     return on_device
 

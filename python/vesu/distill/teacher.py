@@ -52,7 +52,7 @@ class Teacher(Protocol):
         """The volume as the network shall see it, float32 (z, y, x): what is normalised over the whole volume."""
 
     def logits(self, windows: "torch.Tensor") -> "torch.Tensor":
-        """Logit of surface against the other trained classes, on ``device``; both (b, 1, z, y, x) float32."""
+        """Logit of surface against the other trained classes; both (b, 1, z, y, x) float32 on the same device."""
 
     def close(self) -> None:
         """Give memory and processes back."""
@@ -90,7 +90,7 @@ class FrozenTeacher:
         Returns
         -------
         torch.Tensor (b, 1, z, y, x) of float32
-            On the teacher's device; no gradient.
+            On the windows' device; no gradient.
 
         Raises
         ------
@@ -108,14 +108,14 @@ class FrozenTeacher:
         self._check_windows(windows)
         last = self.spec.input.channels == "last"
         with torch.no_grad():
-            seen = normalise_windows(windows.to(self.device), self.spec.normalisation)
+            seen = normalise_windows(windows.to(self._network.tensors_on), self.spec.normalisation)
             answer = self._network(seen.movedim(1, -1).contiguous() if last else seen)
             answer = answer.movedim(-1, 1) if last and answer.ndim == 5 else answer
             self._check_answer(answer, windows)
             logit = surface_logit(answer.to(torch.float32), self.spec.output)
         if not logit.isfinite().all():
             raise DataError(f"teacher {self.spec.name}: its answer holds NaN or infinite values")
-        return logit
+        return logit.to(windows.device)
 
     def close(self) -> None:
         """Give memory and processes back; may be called twice."""

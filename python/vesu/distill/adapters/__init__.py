@@ -33,6 +33,8 @@ class Network(Protocol):
 
     device: str
     """Where it computes: ``cpu``, ``cuda`` or ``cuda:N``."""
+    tensors_on: str
+    """Where it takes and gives tensors: ``device``, or ``cpu`` where they pass through numpy."""
     n_parameters: int
     """Trained numbers."""
 

@@ -1,5 +1,6 @@
 """Programs of ``torch.export``: read without the pickles and the code that torch would take from the archive (R18)."""
 
+import ast
 import io
 import json
 import re
@@ -27,11 +28,18 @@ PLAIN = re.compile(
 )
 """Members that hold numbers or a word."""
 OPERATOR = re.compile(r"torch\.ops\.(aten|prims)\.\w+\.\w+")
-ARITHMETIC = {f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow")}
+ARITHMETIC = {f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg")}
 ARITHMETIC |= {f"_operator.{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "getitem")}
 FILES = re.compile(r"from_file|save|load|script|python|jit", re.IGNORECASE)
 """Operators that would touch files or code."""
-SYMBOL = re.compile(r"[su]\d+|[0-9]+|[-+*/(), ]|(?:Max|Min|Mod|FloorDiv|CeilToInt|TruncToInt|CleanDiv|PythonMod)(?=\()")
+NAMED_SIZE = re.compile(r"[su]\d+")
+SYMPY = {"Symbol", "Integer", "Add", "Mul", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv"}
+SYMPY |= {"CeilToInt", "TruncToInt", "FloorToInt", "Eq", "Ne", "Lt", "Le", "Gt", "Ge"}
+"""What the text of a symbolic size may call."""
+NODES = (
+    *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.UnaryOp, ast.USub),
+    *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod),
+)
 
 
 def open_network(spec: TeacherSpec, device: str, *, verify: bool) -> TorchNetwork:
@@ -126,7 +134,7 @@ def _check_tree(node: Any) -> None:
             if "target" in here and "inputs" in here:
                 _check_operator(str(here["target"]))
                 here["metadata"] = {}
-            if isinstance(text := here.get("expr_str"), str) and SYMBOL.sub("", text):
+            if isinstance(text := here.get("expr_str"), str) and not _is_arithmetic(text):
                 raise FormatError(f"{MODEL}: got the size {text!r}; accepted: arithmetic of symbols")
             if here.get("as_custom_obj") or here.get("as_graph"):
                 raise FormatError(
@@ -135,6 +143,26 @@ def _check_tree(node: Any) -> None:
             waiting += here.values()
         elif isinstance(here, list):
             waiting += here
+
+
+def _is_arithmetic(text: str) -> bool:
+    """Whether sympy, which evaluates the text, would find numbers, symbols and :data:`SYMPY`'s functions alone."""
+    try:
+        nodes = list(ast.walk(ast.parse(text, mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    if len(text) > 4096 or not all(isinstance(node, NODES) for node in nodes):
+        return False
+    called = [node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    symbols = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    others = [node.value for node in nodes if isinstance(node, ast.Constant) and not isinstance(node.value, str)]
+    named = {node.id for node in nodes if isinstance(node, ast.Name)} - SYMPY
+    return (
+        len(called) == sum(isinstance(node, ast.Call) for node in nodes)
+        and set(called) <= SYMPY
+        and all(NAMED_SIZE.fullmatch(name) for name in [*symbols, *named])
+        and all(isinstance(value, bool | int | float) and abs(value) < 1 << 53 for value in others)
+    )
 
 
 def _check_operator(target: str) -> None:

@@ -25,6 +25,8 @@ STANDARD = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 class OnnxNetwork:
     """A session of onnxruntime."""
 
+    tensors_on = "cpu"
+
     def __init__(self, session: Any, device: str, n_parameters: int, fixed_batch: int | None) -> None:
         self.device = device
         self.n_parameters = n_parameters
@@ -35,14 +37,14 @@ class OnnxNetwork:
     def __call__(self, windows: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        given = windows.cpu().numpy().astype(ELEMENTS[self._input.type], copy=False)
+        given = windows.numpy().astype(ELEMENTS[self._input.type], copy=False)
         size = self._fixed_batch or len(given)
         if len(given) % size:
             raise ArgumentError(
                 f"windows: got {len(given)}; accepted: a multiple of {size}, which this graph is fixed to"
             )
         parts = [self._run(given[start : start + size]) for start in range(0, len(given), size)]
-        return torch.from_numpy(np.concatenate(parts).astype(np.float32, copy=False)).to(windows.device)
+        return torch.from_numpy(np.concatenate(parts).astype(np.float32, copy=False))
 
     def close(self) -> None:
         self._session = None

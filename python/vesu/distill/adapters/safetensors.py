@@ -20,7 +20,7 @@ class TorchNetwork:
     """A frozen ``torch.nn.Module``."""
 
     def __init__(self, module: "torch.nn.Module", device: str, n_parameters: int) -> None:
-        self.device = device
+        self.device = self.tensors_on = device
         self.n_parameters = n_parameters
         self._module: torch.nn.Module | None = module.requires_grad_(False).to(device)
 
