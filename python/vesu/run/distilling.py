@@ -129,17 +129,16 @@ def prove(session: Session, plan: DistillationPlan) -> Proof:
     DistillationNotExecuted
         It was due, and the log does not hold the whole of the work.
     """
-    session.log.flush()
-    state = session.state.distillation
-    carried = () if state is None else state.evidence[: state.elsewhere]
     teachers = {teacher.name: teacher.digest for teacher in plan.teachers}
-    return require_distilled(_chained(carried, session), teachers=teachers, due=plan.due)
+    return require_distilled(_told(session), teachers=teachers, due=plan.due)
 
 
-def _chained(carried: Sequence[Mapping[str, Any]], session: Session) -> Iterator[Mapping[str, Any]]:
-    """What stands in another folder's log, then this one's."""
-    yield from carried
-    yield from iter_events(session.log.path)
+def _told(session: Session) -> Iterator[Mapping[str, Any]]:
+    """What of this distillation stands in another folder's log, then what this one's says."""
+    session.log.flush()
+    state = session.state.distillation or Distillation()
+    yield from state.evidence[: state.elsewhere]
+    yield from (event for event in iter_events(session.log.path) if event["seq"] >= state.since)
 
 
 def _earlier_part(session: Session) -> float:
@@ -226,7 +225,7 @@ class _Work:
         self.asking = _Share(phase, 0.0, asked)
         self.training = _Share(phase, asked, 1.0 - LATER_PART)
         self.measuring = _Share(phase, 1.0 - LATER_PART, 1.0)
-        state = session.state.distillation or Distillation()
+        state = session.state.distillation or Distillation(since=session.log.size)
         session.state.distillation = state
         self.events = list(state.evidence)
         self.unsaved = 0
@@ -319,7 +318,7 @@ class _Work:
 
         for moment, model in moments.items():
             account.measure(moment, answers(moment, model))  # type: ignore[arg-type]  # the keys are moments
-        return account.finish(session.folder, events=_chained(self.carried(), session))
+        return account.finish(session.folder, events=_told(session))
 
     # ---- evidence and state
 
@@ -347,10 +346,6 @@ class _Work:
         """Whether the evidence holds a load of every teacher already."""
         loads = {event.get("teacher") for event in self.events if event["event"] == "DISTILLATION_TEACHER_LOAD_END"}
         return {teacher.name for teacher in self.plan.teachers} <= loads
-
-    def carried(self) -> Sequence[Mapping[str, Any]]:
-        state = self.session.state.distillation
-        return () if state is None else state.evidence[: state.elsewhere]
 
     def save(self, parts: Mapping[str, bytes], cursor: Mapping[str, Any]) -> None:
         """A checkpoint of the training; a full one, which is published too, where a stage ends."""

@@ -65,6 +65,8 @@ class Distillation:
     """The distillation's events so far, as they stand in the log: they go where the log does not."""
     elsewhere: int = 0
     """So many of them, the first, stand in another folder's log."""
+    since: int = 0
+    """Number of the log's record from which on it is told of: what was before is of a student that was given up."""
 
     @property
     def done(self) -> bool:
@@ -73,7 +75,7 @@ class Distillation:
 
     def carried(self) -> "Distillation":
         """The same in a folder without the log that its events stand in."""
-        return replace(self, elsewhere=len(self.evidence))
+        return replace(self, elsewhere=len(self.evidence), since=0)
 
 
 @dataclass
@@ -220,6 +222,7 @@ def _described(state: Distillation) -> dict[str, Any]:
         "report": state.report,
         "files": state.files,
         "elsewhere": state.elsewhere,
+        "since": state.since,
     }
 
 
@@ -240,6 +243,7 @@ def _distillation(described: Mapping[str, Any] | None, checkpoint: Checkpoint) -
         files={str(name): dict(content) for name, content in described["files"].items()},
         evidence=tuple(json.loads(line) for line in checkpoint.read(EVIDENCE_PART).splitlines()),
         elsewhere=int(described["elsewhere"]),
+        since=int(described["since"]),
     )
 
 
