@@ -14,7 +14,7 @@ from vesu.run.pipeline import _Run
 
 STUDENT = [
     "student.channels=[2,4]",
-    "student.patch=[16,16,16]",
+    "student.patch=[24,24,24]",
     "student.batch=1",
     "student.steps=5",
     "student.validate_every=3",
@@ -24,10 +24,10 @@ STUDENT = [
     "student.device='cpu'",
     "teachers.overlap=0.0",
     "teachers.flips=false",
-    "checkpoint.every_iterations=2",
+    "checkpoint.every_iterations=60",
     "n_threads=1",
 ]
-"""Two stages of five steps, a validation in the midst and at the end of each, a checkpoint every second step."""
+"""Two stages of five steps; a validation, and so a checkpoint, in the midst and at the end of each."""
 
 
 def student_config(teachers: Path, *more: str) -> vesu.RunConfig:

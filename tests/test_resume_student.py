@@ -60,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def training_cuts(taken: list[Path]) -> list[Path]:
     """The checkpoints of the phase distillation: those of the training, then the trained student's."""
     found = [path for path in taken if "-distillation-" in path.name]
-    assert len(found) >= 8
+    assert len(found) >= 6
     return found
 
 
@@ -69,7 +69,7 @@ def test_a_training_cut_anywhere_ends_with_the_same_bits(
 ) -> None:  # R22 R37
     result, cache, taken = whole
     cuts = training_cuts(taken)
-    for original in (cuts[1], cuts[len(cuts) // 2], cuts[-1]):
+    for original in (cuts[0], cuts[len(cuts) // 2], cuts[-1]):
         folder = shutil.copytree(original, tmp_path / original.name)
         found = vesu.run(dataset, folder, config=config, display="none", cache=cache, resume="latest")
         assert outcome(folder) == outcome(result.folder), original.name
@@ -87,7 +87,7 @@ def test_a_training_goes_on_in_a_folder_without_its_log(
     whole: Whole, dataset: Path, config: vesu.RunConfig, tmp_path: Path
 ) -> None:  # R22 R37
     result, cache, taken = whole
-    cut = training_cuts(taken)[4]
+    cut = training_cuts(taken)[2]
     found = vesu.run(dataset, tmp_path / "new", config=config, display="none", cache=cache, resume=cut)
     assert events(tmp_path / "new", "LEDGER_CONTINUED_ELSEWHERE")
     assert not events(tmp_path / "new", "DISTILLATION_START")  # it stands in the other log
@@ -159,7 +159,7 @@ def test_what_changes_the_student_is_refused_by_name(
     whole: Whole, dataset: Path, teachers: Path, config: vesu.RunConfig, tmp_path: Path
 ) -> None:  # R37
     _, cache, taken = whole
-    cut = training_cuts(taken)[3]
+    cut = training_cuts(taken)[2]
     for number, (field, more) in enumerate(
         {
             "student.steps": ["student.steps=6"],

@@ -17,9 +17,9 @@ from vesu.distill.proof import EVENTS, Proof, require_distilled
 from vesu.distill.transfer import ALIGNMENT_REPORT, MEMORY_MANIFEST, TeacherDistillation, TransferReport
 from vesu.distill.values import SoftLabels, StudentPrediction, TrainingVolume
 from vesu.errors import DistillationNotExecuted, ResumeIncompatible, VesuError
-from vesu.ledger import iter_events
 from vesu.run import compatibility, stages
 from vesu.run.checkpoint.manifest import plain
+from vesu.run.history import events_named
 from vesu.run.model import STUDENT_FOLDER
 from vesu.run.outputs import write_student_views
 from vesu.run.plan import CALIBRATION_VOLUMES, Split
@@ -138,7 +138,7 @@ def _told(session: Session) -> Iterator[Mapping[str, Any]]:
     session.log.flush()
     state = session.state.distillation or Distillation()
     yield from state.evidence[: state.elsewhere]
-    yield from (event for event in iter_events(session.log.path) if event["seq"] >= state.since)
+    yield from (event for event in events_named(session.log.path, EVENTS) if event["seq"] >= state.since)
 
 
 def _earlier_part(session: Session) -> float:
