@@ -1,5 +1,6 @@
 """Distillation is proved by the log, not declared (R22): each piece of the work is taken away, and missed."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from distill_log import (
     without,
 )
 from vesu.distill.proof import EVENTS, HARD_FAIL, Proof, examine_distillation, require_distilled
+from vesu.distill.transfer import FORMULAS
 from vesu.errors import ArgumentError, DistillationNotExecuted, VesuError
 from vesu.ledger import LedgerWriter, canonical_json, iter_events
 
@@ -295,3 +297,12 @@ def test_any_lost_stretch_of_work_is_missed() -> None:  # R22
             seen += 1
             assert examined([*events[:first], *events[last:]]).verdict == "NO_GO_SUBMISSION", (first, last)
     assert seen > 100
+
+
+def test_the_guide_names_every_event_and_its_program_runs() -> None:  # R22, R23
+    text = (Path(__file__).resolve().parents[1] / "docs" / "distillation.md").read_text(encoding="utf-8")
+    whole = text.replace("`, `..._END`", "`, `DISTILLATION_TEACHER_LOAD_END`, `DISTILLATION_BATCH_END`")
+    for name in (*EVENTS, "TEACHER_DISTILLATION_START", "TEACHER_DISTILLATION_DONE", *FORMULAS, "VARIANT_PROMOTION"):
+        assert name in whole
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(program, {})

@@ -153,7 +153,7 @@ def test_taking_any_kind_of_work_away_is_missed(whole: tuple[Run, TrainedStudent
             require_distilled(rest, teachers=TEACHERS, due=True)
 
 
-@pytest.mark.parametrize("cuts", [(1,), (4, 3), (2, 2, 2)])
+@pytest.mark.parametrize("cuts", [(1,), (4, 2, 3)])
 def test_a_run_in_sessions_is_proved_once_it_is_through(
     cuts: tuple[int, ...], tmp_path: Path, whole: tuple[Run, TrainedStudent, TransferReport]
 ) -> None:  # R22, R37

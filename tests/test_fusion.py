@@ -142,6 +142,11 @@ def test_a_mixture_must_pay_on_volumes_that_it_was_not_chosen_on() -> None:  # R
     assert student_alone.weight == 1
 
 
+def test_a_weight_that_was_given_is_kept() -> None:  # R25
+    given = choose_weight(*pairs_of((0.25, 0.25), n=2), weights=[0.3])
+    assert given.weight == 0.3 and given.held_out_weights == (0.3, 0.3)
+
+
 def test_unlabelled_voxels_have_no_influence() -> None:  # R25: label 2 is never scored
     pairs, labels = pairs_of((0.3, 0.3), n=2)
     unlabelled = [label.copy() for label in labels]

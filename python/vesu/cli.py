@@ -151,6 +151,9 @@ def _parser() -> Parser:
     ledger = commands.add_parser("ledger", help="evidence of a run", description="Work with a run's event log.")
     ledger_commands = ledger.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _add_ledger(ledger_commands)
+
+    teacher = commands.add_parser("teacher", help="frozen models to distil", description="Work with frozen teachers.")
+    _add_teacher(teacher.add_subparsers(required=True, metavar="COMMAND", title="commands"))
     return parser
 
 
@@ -183,6 +186,21 @@ def _add_ledger(commands: Commands) -> None:
     about.add_argument("--record", type=int, metavar="INDEX", help="that record INDEX, from 0, is in the log")
     about.add_argument("--since", type=int, metavar="SIZE", help="that the log goes on from its first SIZE records")
     prove.add_argument("--size", type=int, help="of the log as it was with SIZE records (default: all)")
+
+
+def _add_teacher(commands: Commands) -> None:
+    listed = _command(commands, "list", _teacher_list, "list the teachers of a folder, and what is refused and why")
+    listed.add_argument("folder", type=Path, help="folder of teachers, or one teacher")
+
+    check = _command(commands, "check", _teacher_check, "load every teacher of a folder and let it answer once")
+    check.add_argument("folder", type=Path, help="folder of teachers, or one teacher")
+    check.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+
+    made = _command(commands, "convert", _teacher_convert, "make a teacher's folder of a file of weights, in a sandbox")
+    made.add_argument("source", type=Path, help="checkpoint (.pt, .pth, .ckpt), TorchScript, .keras, .weights.h5, ...")
+    made.add_argument("folder", type=Path, help="folder to make")
+    made.add_argument("--spec", type=Path, metavar="FILE", help="JSON with members of teacher.json (docs/teachers.md)")
+    made.add_argument("--key", help="which of several sets of tensors in a checkpoint, such as state_dict")
 
 
 def _add_config(parser: Parser, pipeline: str = "vesu (default), or a historical scorer: nx46, nx47") -> None:
@@ -454,3 +472,24 @@ def _ledger_prove(arguments: Arguments) -> None:
     from vesu.ledger.commands import prove
 
     print(json.dumps(prove(arguments.log, arguments.record, arguments.since, arguments.size).to_json(), indent=2))
+
+
+def _teacher_list(arguments: Arguments) -> None:
+    from vesu.distill.teacher_commands import list_teachers
+
+    for line in list_teachers(arguments.folder):
+        print(line)
+
+
+def _teacher_check(arguments: Arguments) -> None:
+    from vesu.distill.teacher_commands import check_teachers
+
+    for line in check_teachers(arguments.folder, arguments.device):
+        print(line, flush=True)
+
+
+def _teacher_convert(arguments: Arguments) -> None:
+    from vesu.distill.teacher_commands import convert
+
+    for line in convert(arguments.source, arguments.folder, arguments.spec, arguments.key):
+        print(line)

@@ -249,7 +249,7 @@ def _chosen(weights: tuple[float, ...], table: NDArray[np.float64], tolerance: f
         held_out_score = float(np.mean([table[place, i] for i, place in enumerate(places)]))
         alone = [place for place, weight in enumerate(weights) if weight in (0.0, 1.0)]
         simple = max(alone, key=lambda place: means[place], default=best)
-        if best not in alone and held_out_score <= means[simple] + tolerance:
+        if simple != best and best not in alone and held_out_score <= means[simple] + tolerance:
             best = simple
             reason = "no mixture pays on a volume that it was not chosen on"
     rows = tuple(tuple(row) for row in table.tolist())

@@ -33,6 +33,7 @@ MEMBERS: Mapping[str, type | tuple[type, ...]] = {
     "failures": int,
     "losses": dict,
     "history": list,
+    "is_stage_over": bool,
     "is_finished": bool,
 }
 
@@ -60,6 +61,8 @@ class Memory:
     losses: dict[str, list[float]] = field(default_factory=dict)
     """Sum and count of each loss term since the last validation."""
     history: list[dict[str, Any]] = field(default_factory=list)
+    is_stage_over: bool = False
+    """Whether the stage was closed: the next one begins from the best weights."""
     is_finished: bool = False
 
     def add_losses(self, terms: Mapping[str, float]) -> None:
@@ -78,7 +81,7 @@ class Memory:
         """Begin a stage with a fresh memory of validations; a gain is more than the best so far."""
         best = -1.0 if self.best_score is None else self.best_score["f_beta"]
         self.early_stop = EarlyStop(patience, best=best)
-        self.stage, self.step, self.validated = stage, 0, 0
+        self.stage, self.step, self.validated, self.is_stage_over = stage, 0, 0, False
 
     def parts(self, identity: Mapping[str, Any]) -> dict[str, bytes]:
         """As named byte strings, beside those of :func:`vesu.distill.training_state.capture`."""
@@ -109,6 +112,10 @@ class Memory:
             raise FormatError(f"{MEMORY_PART}: early_stop: {error}") from error
         memory = cls(early_stop=early_stop, **document)
         memory.best, memory.distilled = parts.get(BEST_PART), parts.get(DISTILLED_PART)
+        is_later = memory.stage > 0
+        for name, is_due in {BEST_PART: is_later or memory.validated > 0, DISTILLED_PART: is_later}.items():
+            if is_due and name not in parts:
+                raise FormatError(f"{name}: missing from the parts")
         return memory, identity
 
 

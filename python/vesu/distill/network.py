@@ -1,5 +1,7 @@
 """The student's network: encoder, decoder and head, and how its weights begin."""
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -61,10 +63,17 @@ class Head(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.logit = nn.Conv3d(channels, 1, 1)
-        self.variance = nn.Sequential(nn.Conv3d(channels, channels, 1), nn.LeakyReLU(SLOPE), nn.Conv3d(channels, 1, 1))
+        self.hidden = nn.Sequential(nn.Conv3d(channels, channels, 1), nn.LeakyReLU(SLOPE))
+        self.variance = nn.Conv3d(channels, 1, 1)
+
+    def begin_at_prior(self, generator: torch.Generator) -> None:
+        """The same answer nearly everywhere: surface with probability ``PRIOR``, and that much variance."""
+        for last in (self.logit, self.variance):
+            nn.init.normal_(last.weight, std=0.01, generator=generator)
+            nn.init.constant_(last.bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]  # it has one
 
     def forward(self, features: torch.Tensor) -> StudentOutput:
-        logit, variance = self.logit(features), self.variance(features.detach())
+        logit, variance = self.logit(features), self.variance(self.hidden(features.detach()))
         whole = torch.promote_types(logit.dtype, torch.float32)  # half precision ends here
         return StudentOutput(logit.to(whole), functional.logsigmoid(variance.to(whole)))
 
@@ -101,10 +110,7 @@ class StudentNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, DepthGate | SpatialGate):
                 module.begin_open()
-        prior = torch.tensor(PRIOR).logit().item()
-        for last in (self.head.logit, self.head.variance[-1]):
-            nn.init.normal_(last.weight, std=0.01, generator=generator)
-            nn.init.constant_(last.bias, prior)
+        self.head.begin_at_prior(generator)
 
 
 def _check_patch(shape: torch.Size, coarsest: int) -> None:

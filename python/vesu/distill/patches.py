@@ -313,3 +313,5 @@ def _check(volume: TrainingVolume) -> None:
             array = getattr(soft, name)
             if array.shape != shape:
                 raise DataError(f"{what}: soft.{name}: got shape {array.shape}; accepted: {shape}")
+            if not all(np.isfinite(plane).all() for plane in array):
+                raise DataError(f"{what}: soft.{name}: got values that are NaN or infinite; accepted: finite ones")

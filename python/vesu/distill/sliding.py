@@ -180,21 +180,21 @@ def sliding_logits(
     place = torch.device(str(device))
     starts = [window_starts(size, side, overlap) for size, side in zip(padded.shape, patch, strict=True)]
     answer = np.empty((n_outputs, *padded.shape), np.float32)
+    mirrored = tta_flips(flips)
     with memory_errors(f"a volume of {volume.shape} and its sums"):
         source = torch.from_numpy(np.require(padded, requirements=["C", "W"])).to(place)
-        layer = _Layer(n_outputs, patch[0], padded.shape[1:], place)
-    task = _Task(predict, source, patch, tta_flips(flips), n_outputs, limit, poll)
-    done, total = 0, math.prod(map(len, starts)) * len(task.flips)
+        layer = _Layer(n_outputs, len(mirrored), patch[0], padded.shape[1:], place)
+    task = _Task(predict, source, patch, n_outputs, limit, poll, on_part)
+    shown = [_Shown(corner, flip) for corner in itertools.product(*starts) for flip in mirrored]
     with torch.inference_mode():
         importance = _importance(patch, place)
-        for z, following in itertools.zip_longest(starts[0], starts[0][1:], fillvalue=padded.shape[0]):
-            windows = [(z, y, x) for y in starts[1] for x in starts[2]]
-            for shown, outputs in task.answers(windows):
-                layer.add(shown, outputs, importance)
-                done += len(shown)
-                if on_part is not None:
-                    on_part(done / total)
-            answer[:, z:following] = layer.finish(following - z)
+        z = 0
+        for window, output in task.answers(shown):
+            if window.corner[0] > z:  # no later window reaches the planes before it
+                answer[:, z : window.corner[0]] = layer.finish(window.corner[0] - z)
+                z = window.corner[0]
+            layer.add(window, output, importance)
+        answer[:, z:] = layer.finish(patch[0])
     if not np.isfinite(answer).all():
         raise DataError("predict: gave answers that are not finite (NaN, or beyond float32)")
     return answer if padded is volume else np.ascontiguousarray(answer[inside])
@@ -215,24 +215,27 @@ class _Task:
     predict: Predict
     volume: torch.Tensor
     patch: tuple[int, int, int]
-    flips: tuple[Axes, ...]
     n_outputs: int
     limit: BatchLimit
     poll: Callable[[], object] | None
+    on_part: Callable[[float], object] | None
 
-    def answers(self, corners: Sequence[Axes]) -> Iterator[tuple[list[_Shown], torch.Tensor]]:
-        """The answers for all flips of the windows, batch by batch in a fixed order."""
-        waiting = [_Shown(corner, flip) for corner in corners for flip in self.flips]
+    def answers(self, shown: Sequence[_Shown]) -> Iterator[tuple[_Shown, torch.Tensor]]:
+        """The answers one by one, computed batch by batch; on_part hears of a batch when all of it was taken."""
+        done = 0
 
         def first(n: int) -> torch.Tensor:
-            return self._predict(waiting[:n])
+            return self._predict(shown[done : done + n])
 
-        while waiting:
+        while done < len(shown):
             if self.poll is not None:
                 self.poll()
-            outputs, n = self.limit.run(first, len(waiting))
-            yield waiting[:n], outputs
-            del waiting[:n], outputs
+            outputs, n = self.limit.run(first, len(shown) - done)
+            yield from zip(shown[done : done + n], outputs, strict=True)
+            del outputs
+            done += n
+            if self.on_part is not None:
+                self.on_part(done / len(shown))
 
     def _predict(self, shown: Sequence[_Shown]) -> torch.Tensor:
         windows = torch.stack([_flip(_window(self.volume, s.corner, self.patch), s.flip) for s in shown])
@@ -247,19 +250,18 @@ class _Task:
 class _Layer:
     """Weighted sums and weights of the planes that one layer of windows covers."""
 
-    def __init__(self, n_outputs: int, depth: int, plane: Sequence[int], device: torch.device) -> None:
-        self._z = 0
+    def __init__(self, n_outputs: int, n_flips: int, depth: int, plane: Sequence[int], device: torch.device) -> None:
+        self._n_flips = n_flips
         self._depth = depth
         self._sums = torch.zeros((n_outputs, depth, *plane), device=device)
         self._weights = torch.zeros((depth, *plane), device=device)
 
-    def add(self, shown: Sequence[_Shown], outputs: torch.Tensor, importance: torch.Tensor) -> None:
-        """Add the answers, turned back; the weights are the same in every flip."""
-        sides = importance.shape
-        for window, output in zip(shown, outputs, strict=True):
-            corner = (0, *window.corner[1:])
-            _window(self._sums, corner, sides).addcmul_(_flip(output, window.flip), importance)
-            _window(self._weights, corner, sides).add_(importance)
+    def add(self, window: _Shown, output: torch.Tensor, importance: torch.Tensor) -> None:
+        """Add an answer (n_outputs, z, y, x), turned back."""
+        corner = (0, *window.corner[1:])
+        _window(self._sums, corner, importance.shape).addcmul_(_flip(output, window.flip), importance)
+        if not window.flip:  # once for all its flips: they weigh the same
+            _window(self._weights, corner, importance.shape).add_(importance, alpha=self._n_flips)
 
     def finish(self, n: int) -> NDArray[Any]:
         """The mean of the first n planes, (n_outputs, n, y, x); the planes after them move to the front."""

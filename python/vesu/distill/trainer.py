@@ -12,17 +12,17 @@ import torch
 from vesu.config import StudentConfig
 from vesu.distill.device import BatchLimit
 from vesu.distill.learner import Gradient, Learner
-from vesu.distill.memory import Memory, identity, require_same
+from vesu.distill.memory import BEST_PART, Memory, identity, require_same
 from vesu.distill.parallel import Ranks
 from vesu.distill.patches import PreparedVolume, standardise
 from vesu.distill.stages import DISTIL, Stage, plan_stages
 from vesu.distill.student import build_student
 from vesu.distill.trained import TrainedStudent, predict_volume
 from vesu.distill.training_state import capture, restore
-from vesu.distill.validation import EarlyStop, ValidationScore, count_bins, score_bins
+from vesu.distill.validation import N_BINS, EarlyStop, ValidationScore, count_bins, score_bins
 from vesu.distill.values import Emit
 from vesu.distill.weights import digest_of, pack_weights, unpack_weights
-from vesu.errors import VesuError
+from vesu.errors import DataError, VesuError
 
 __all__ = ["Save", "Trainer", "TrainingDiverged"]
 
@@ -107,7 +107,7 @@ class Trainer:
             self._learner.close()
         assert self._memory.best is not None
         self._emit("DISTILLATION_END", self._result(time.monotonic() - start))
-        unpack_weights(self._memory.best, self._model, "the best student")
+        unpack_weights(self._memory.best, self._model, BEST_PART)
         score = self._memory.best_score
         return TrainedStudent(
             self._model.requires_grad_(False).eval(),
@@ -149,7 +149,7 @@ class Trainer:
         """Begin a stage, from these weights or from those that are there."""
         self._is_between_steps = False
         if weights is not None:
-            unpack_weights(weights, self._model, "the best student")
+            unpack_weights(weights, self._model, BEST_PART)
         self._memory.enter(number, self._config.patience)
         self._make_learner(number)
         stage = self._learner.stage
@@ -260,40 +260,53 @@ class Trainer:
         n = len(self._validation)
         with self._ranks.together():
             own = [self._bins(self._validation[number]) for number in self._ranks.share(n)]
-        return score_bins(self._ranks.all_rows(np.array(own, np.int64).reshape(len(own), 2, -1), n))
+        return score_bins(self._ranks.all_rows(np.array(own, np.int64).reshape(len(own), 2, N_BINS), n))
 
     def _bins(self, prepared: PreparedVolume) -> Any:
         image = standardise(prepared.volume.image, prepared.mean, prepared.deviation)
         predict = partial(predict_volume, self._learner.ema.module, image, self._config, device=self._ranks.device)
-        logit = predict(flips=False, batch=self._limit.size, poll=self._poll, emit=self._emit)[0]
+        try:
+            logit = predict(flips=False, batch=self._limit.size, poll=self._poll, emit=self._emit)[0]
+        except DataError as error:  # the volume was checked: it is the answer that is not finite
+            place = f"stage {self._learner.stage.name}, step {self._memory.step}"
+            raise TrainingDiverged(f"{place}: the student's answer for {prepared.volume.volume_id}: {error}") from error
         return count_bins(torch.from_numpy(logit).sigmoid().numpy(), prepared.volume)
 
     def _end_stage(self) -> None:
+        """Keep what the stage made, and begin the next one from the best weights."""
         memory, stage = self._memory, self._learner.stage
-        assert memory.best is not None
         with self._guard():
-            self._is_between_steps = False
-            if stage.name == DISTIL:
-                memory.distilled = memory.best
-            memory.is_finished = stage.number + 1 == len(self._stages)
-            reason = "early stop" if memory.step < stage.steps else "steps"
-            digest = digest_of(memory.best)
-            best = {} if memory.best_score is None else {"f_beta": memory.best_score["f_beta"]}
-            ended = {"stage": stage.name, "steps": memory.step, "reason": reason, "weights_digest": digest}
-            self._sent("STUDENT_STAGE_END", ended | best)
-            self._is_between_steps = True
-            is_saved = self._save()
+            if memory.is_stage_over:  # and saved: the training goes on from there
+                is_saved = self._save_parts is not None
+            else:
+                self._is_between_steps = False
+                self._close_stage(stage)
+                self._is_between_steps = True
+                is_saved = self._save()
             if self._is_transfer(stage) and is_saved:
-                fields = {"weights_digest": digest, "bytes": len(memory.best)}
-                self._sent("TRANSFER_MEMORY_PERSISTED", fields)
+                assert memory.distilled is not None
+                kept = {"weights_digest": digest_of(memory.distilled), "bytes": len(memory.distilled)}
+                self._sent("TRANSFER_MEMORY_PERSISTED", kept)
             if memory.is_finished:
                 return
             self._learner.close()
             self._enter(stage.number + 1, memory.best)
             if self._is_transfer(stage):
                 loaded = digest_of(pack_weights(self._model))  # of what the network holds now
-                name = "TRANSFER_MEMORY_RELOADED_FOR_FINETUNE"
-                self._sent(name, {"weights_digest": loaded, "stage": self._learner.stage.name})
+                begun = {"weights_digest": loaded, "stage": self._learner.stage.name}
+                self._sent("TRANSFER_MEMORY_RELOADED_FOR_FINETUNE", begun)
+
+    def _close_stage(self, stage: Stage) -> None:
+        memory = self._memory
+        assert memory.best is not None
+        if stage.name == DISTIL:
+            memory.distilled = memory.best
+        memory.is_stage_over = True
+        memory.is_finished = stage.number + 1 == len(self._stages)
+        reason = "early stop" if memory.step < stage.steps else "steps"
+        ended = {"stage": stage.name, "steps": memory.step, "reason": reason, "weights_digest": digest_of(memory.best)}
+        best = {} if memory.best_score is None else {"f_beta": memory.best_score["f_beta"]}
+        self._sent("STUDENT_STAGE_END", ended | best)
 
     def _is_transfer(self, stage: Stage) -> bool:
         return self._is_distillation and stage.name == DISTIL

@@ -340,7 +340,9 @@ def _divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.fl
 
 def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of a coin, in bits; 0 where it is certain."""
-    total = np.zeros_like(p)
-    for side in (p, 1 - p):
-        total -= side * np.log2(side, where=side > 0, out=np.zeros_like(side))
-    return total
+    return -(_p_log_p(p) + _p_log_p(1 - p))
+
+
+def _p_log_p(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    logarithm: NDArray[np.float64] = np.log2(np.maximum(p, np.finfo(np.float64).tiny))  # times 0 it is 0
+    return np.multiply(p, logarithm, out=logarithm)

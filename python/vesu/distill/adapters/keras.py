@@ -1,24 +1,19 @@
 """Keras 3 weights: a recipe names the network, a process of its own builds and runs it (R18)."""
 
-import contextlib
 import os
-import select
 import subprocess
 import sys
 import tempfile
-import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import vesu
 from vesu.distill.adapters import check_digest, check_patch
-from vesu.distill.adapters.keras_worker import LENGTHS, RECIPES, frame, unframe
+from vesu.distill.adapters.keras_worker import RECIPES
 from vesu.distill.packages import MissingPackageError
+from vesu.distill.pipes import array_bytes, array_of, end_process, exchange, frame
 from vesu.distill.teacher_spec import TeacherSpec
 from vesu.distill.weights_file import digest_of, refuse_kind
 from vesu.errors import ArgumentError, DataError, FileError, FormatError
@@ -31,7 +26,7 @@ __all__ = ["KerasNetwork", "open_network"]
 LOAD_LIMIT_S = 900.0
 WINDOW_LIMIT_S = 600.0
 """Seconds that one window may take."""
-MAX_HEADER = 1 << 20
+MAX_ANSWER = 16 << 30
 
 
 class KerasNetwork:
@@ -66,19 +61,17 @@ class KerasNetwork:
         import torch
 
         limit_s = WINDOW_LIMIT_S * len(windows) if limit_s is None else limit_s
-        _, answer = self._ask(frame({"kind": "windows"}, windows.numpy()), limit_s)
-        if answer is None or answer.dtype != np.float32:
-            raise DataError(f"teacher {self._name}: the Keras process gave no float32 array")
-        return torch.from_numpy(answer)
+        _, answer = self._ask(frame({"kind": "windows"}, array_bytes(windows.numpy())), limit_s)
+        return torch.from_numpy(array_of(answer))
 
     def close(self) -> None:
         self._finalizer()
 
-    def _ask(self, pieces: list[bytes], limit_s: float) -> tuple[dict[str, Any], NDArray[Any] | None]:
+    def _ask(self, pieces: list[bytes], limit_s: float) -> tuple[dict[str, Any], bytes]:
         if not self._finalizer.alive:
             raise DataError(f"teacher {self._name}: its Keras process was ended after a failure; load it again")
         try:
-            header, array = _exchange(self._process, pieces, time.monotonic() + limit_s)
+            header, body = exchange(self._process, pieces, limit_s=limit_s, max_bytes=MAX_ANSWER)
         except BaseException as error:  # half a message may be under way, whatever it was: nothing more can be asked
             last_words = self._last_words() if isinstance(error, EOFError) else ""
             self.close()
@@ -90,7 +83,7 @@ class KerasNetwork:
                 raise DataError(f"teacher {self._name}: its Keras process answered {error}") from error
             raise
         self._raise_told(header)
-        return header, array
+        return header, body
 
     def _raise_told(self, header: Mapping[str, Any]) -> None:
         message = f"teacher {self._name}: {header.get('message')}"
@@ -184,52 +177,9 @@ def _start(device: str, home: str, told: IO[bytes]) -> "subprocess.Popen[bytes]"
 
 
 def _stop(process: "subprocess.Popen[bytes]", home: "tempfile.TemporaryDirectory[str]", told: IO[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
+    end_process(process)
     told.close()
     home.cleanup()
-
-
-def _exchange(
-    process: "subprocess.Popen[bytes]", pieces: list[bytes], deadline: float
-) -> tuple[dict[str, Any], NDArray[Any] | None]:
-    """Write a message and read the answer, neither beyond the deadline.
-
-    Raises
-    ------
-    TimeoutError, EOFError, BrokenPipeError, ValueError
-    """
-    assert process.stdin is not None and process.stdout is not None
-    source, sink = process.stdout.fileno(), process.stdin.fileno()
-    os.set_blocking(sink, False)
-    for piece in pieces:
-        view = memoryview(piece)
-        while view:
-            _wait([], [sink], deadline)
-            view = view[os.write(sink, view[: 1 << 16]) :]
-    n_header, n_body = LENGTHS.unpack(_read(source, LENGTHS.size, deadline))
-    if n_header > MAX_HEADER:
-        raise ValueError(f"with a header of {n_header} bytes")
-    return unframe(_read(source, n_header, deadline), _read(source, n_body, deadline))
-
-
-def _read(source: int, n_bytes: int, deadline: float) -> bytes:
-    data = bytearray()
-    while len(data) < n_bytes:
-        _wait([source], [], deadline)
-        if not (piece := os.read(source, min(1 << 20, n_bytes - len(data)))):
-            raise EOFError
-        data += piece
-    return bytes(data)
-
-
-def _wait(readable: list[int], writable: list[int], deadline: float) -> None:
-    if not any(select.select(readable, writable, [], max(0.0, deadline - time.monotonic()))):
-        raise TimeoutError
 
 
 def _signature(path: Path) -> tuple[int, int, int]:

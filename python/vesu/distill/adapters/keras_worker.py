@@ -1,28 +1,27 @@
 """The process that a Keras teacher lives in: it builds the network of a recipe, loads its weights, answers windows.
 
-``python -m vesu.distill.adapters.keras_worker``: requests come on standard input, answers go to standard output; each
-is two lengths, a JSON header and, where the second length says so, an array as ``.npy``. Keras runs on its torch backend. The
-process ends with its standard input, and with its parent.
+``python -m vesu.distill.adapters.keras_worker``: requests come on standard input, answers go to standard output, see
+:mod:`vesu.distill.pipes`. Keras runs on its torch backend. The process ends with its standard input and its parent.
 """
 
 import contextlib
 import importlib
 import io
-import json
 import os
-import struct
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RECIPES", "frame", "h5_arrays", "main", "unframe"]
+from vesu.distill.pipes import array_bytes, array_of, read_message, write_message
+
+__all__ = ["RECIPES", "Refused", "h5_arrays", "main"]
 
 RECIPES: dict[str, frozenset[str]] = {
     "medicai.models": frozenset(
@@ -34,33 +33,9 @@ RECIPES: dict[str, frozenset[str]] = {
 }
 """Modules and their classes that a recipe may name: segmentation networks, no layer of free code."""
 
-LENGTHS = struct.Struct(">II")
-"""Bytes of the header, bytes of the array."""
-
 
 class Refused(Exception):
     """What is wrong with weights or recipe, in words for the user."""
-
-
-def frame(header: Mapping[str, Any], array: NDArray[Any] | None = None) -> list[bytes]:
-    """A message, as pieces to write one after the other."""
-    text = json.dumps(header).encode()
-    body = io.BytesIO()
-    if array is not None:
-        np.lib.format.write_array(body, np.ascontiguousarray(array), allow_pickle=False)
-    return [LENGTHS.pack(len(text), body.tell()) + text, body.getvalue()]
-
-
-def unframe(header: bytes, body: bytes) -> tuple[dict[str, Any], NDArray[Any] | None]:
-    """What :func:`frame` was given.
-
-    Raises
-    ------
-    ValueError
-        Something else.
-    """
-    array = np.lib.format.read_array(io.BytesIO(body), allow_pickle=False) if body else None
-    return json.loads(header), array
 
 
 def main() -> None:
@@ -69,19 +44,19 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
     network: Any = None
-    while (request := _read(sys.stdin.buffer)) is not None:
+    while (request := read_message(sys.stdin.buffer)) is not None:
         header, windows = request
         try:
-            if windows is None:
-                network, told = _load(header)
-                _write(answers, told)
+            if windows:
+                write_message(answers, {"kind": "answer"}, array_bytes(_answer(network, array_of(windows))))
             else:
-                _write(answers, {"kind": "answer"}, _answer(network, windows))
+                network, told = _load(header)
+                write_message(answers, told)
         except Refused as error:
-            _write(answers, {"kind": "refused", "message": str(error)})
+            write_message(answers, {"kind": "refused", "message": str(error)})
         except Exception as error:  # noqa: BLE001 (the parent raises it again, named)
             kind = "out_of_memory" if type(error).__name__ == "OutOfMemoryError" else "failed"
-            _write(answers, {"kind": kind, "message": f"{type(error).__name__}: {error}"})
+            write_message(answers, {"kind": kind, "message": f"{type(error).__name__}: {error}"})
 
 
 def h5_arrays(path: Path | io.BytesIO) -> Iterator[tuple[str, Any]]:
@@ -179,20 +154,6 @@ def _answer(network: Any, windows: NDArray[Any]) -> NDArray[np.float32]:
         raise Refused(f"the network gives {type(answer).__name__}; accepted: one tensor")
     array: NDArray[np.float32] = answer.detach().to("cpu", torch.float32).numpy()
     return array
-
-
-def _read(file: BinaryIO) -> tuple[dict[str, Any], NDArray[Any] | None] | None:
-    lengths = file.read(LENGTHS.size)
-    if len(lengths) < LENGTHS.size:
-        return None
-    n_header, n_body = LENGTHS.unpack(lengths)
-    return unframe(file.read(n_header), file.read(n_body))
-
-
-def _write(file: BinaryIO, header: Mapping[str, Any], array: NDArray[Any] | None = None) -> None:
-    for piece in frame(header, array):
-        file.write(piece)
-    file.flush()
 
 
 def _end_with_parent(parent: int) -> None:
