@@ -12,7 +12,7 @@ from vesu.report import dashboard
 from vesu.report.calibration import Calibration, read_calibration
 from vesu.report.jsonfile import Node, parse_json, read_bytes
 from vesu.report.scores import TERMS, VolumeScore, read_volume_scores
-from vesu.report.student import Student, read_student
+from vesu.report.student import ABLATION, Student, Worth, read_ablation, read_student
 from vesu.report.training import Events, read_events
 
 RUN_FILES = (
@@ -198,6 +198,8 @@ class Run:
     """Slices of the validation volumes with their unmatched features."""
     student_paths: tuple[Path, ...]
     """Slices of the validation volumes with what teachers and student say."""
+    ablation: tuple[Worth, ...]
+    """What each teacher is worth; empty where no ablation was made."""
     dashboard: dashboard.Dashboard
 
 
@@ -238,6 +240,7 @@ def load_run(folder: Path) -> Run:
         failure=_failure(folder / "failure.json"),
         marked_paths=tuple(sorted((folder / "validation").glob("*.npz"))),
         student_paths=tuple(sorted((folder / "student_views").glob("*.npz"))),
+        ablation=read_ablation(folder / ABLATION),
         dashboard=dashboard.read_dashboard(folder),
     )
 

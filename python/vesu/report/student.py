@@ -26,15 +26,21 @@ from vesu.report.pictures import (
 )
 
 __all__ = [
+    "ABLATION",
     "Curves",
     "CurvesReader",
     "Student",
     "StudentView",
+    "Worth",
     "draw_student_views",
+    "read_ablation",
     "read_student",
     "read_student_views",
     "student_charts",
 ]
+
+ABLATION = "v3_teacher_ablation.json"
+"""What :meth:`vesu.distill.ablation.AblationTable.to_json` gives, where somebody put it into the run folder."""
 
 PICTURED = 4
 BUDGET_BYTES = 2**19  # of JPEG, all volumes together
@@ -76,6 +82,18 @@ class Student:
     """Weights and the mean score of each."""
     scores: Mapping[str, float]
     measure: str | None
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What one teacher is worth, by an ablation (R21)."""
+
+    teacher: str
+    by_seed: tuple[float, ...]
+    mean: float | None
+    low: float | None
+    high: float | None
+    kept: bool | None
 
 
 @dataclass(frozen=True)
@@ -192,6 +210,30 @@ def _tried(fusion: Node) -> tuple[tuple[float, float], ...]:
 
 def _figure(value: float | None) -> float:
     return float("nan") if value is None else value
+
+
+def read_ablation(path: Path) -> tuple[Worth, ...]:
+    """The rows of a leave-one-teacher-out table; no file means none.
+
+    Raises
+    ------
+    FormatError
+        A malformed file, by its name.
+    """
+    node = Node.read(path)
+    return () if node is None else tuple(map(_worth, node.children("rows")))
+
+
+def _worth(row: Node) -> Worth:
+    gain = row.child("gain") or Node({}, row.where)
+    return Worth(
+        teacher=row.text("teacher") or "(no name)",
+        by_seed=gain.numbers("by_seed"),
+        mean=gain.number("mean"),
+        low=gain.number("low"),
+        high=gain.number("high"),
+        kept=row.flag("kept"),
+    )
 
 
 # ---- charts

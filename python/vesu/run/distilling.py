@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vesu.data.cache import ArrayCache
 from vesu.data.discover import Pair
 from vesu.data.storage import make_folder, remove_tree_atomic, write_bytes_atomic, write_json_atomic
+from vesu.distill.device import DeviceUse
 from vesu.distill.proof import EVENTS, Proof, require_distilled
 from vesu.distill.transfer import ALIGNMENT_REPORT, MEMORY_MANIFEST, TeacherDistillation, TransferReport
 from vesu.distill.values import SoftLabels, StudentPrediction, TrainingVolume
@@ -74,6 +75,7 @@ def distil(
     ids: Mapping[str, stages.SourceIds],
     cache: ArrayCache,
     device: "ComputeDevice",
+    use: DeviceUse,
     teachers_part: float,
 ) -> Distilled:
     """The phase distillation: teachers' answers, the student's training, its measures, and the proof.
@@ -91,6 +93,8 @@ def distil(
         Holds the volumes, and the teachers' answers.
     device : ComputeDevice
         Where the networks compute.
+    use : DeviceUse
+        Counts what ran there (R27).
     teachers_part : float
         Expected part of the phase, 0 to 1, that the teachers take.
 
@@ -110,7 +114,7 @@ def distil(
     ) as phase:
         if state is None or not state.done:
             try:
-                _Work(session, plan, split, ids, cache, device, teachers_part, phase).do()
+                _Work(session, plan, split, ids, cache, device, use, teachers_part, phase).do()
             except (DistillationNotExecuted, ResumeIncompatible):
                 raise
             except VesuError as error:
@@ -216,10 +220,12 @@ class _Work:
         ids: Mapping[str, stages.SourceIds],
         cache: ArrayCache,
         device: "ComputeDevice",
+        use: DeviceUse,
         teachers_part: float,
         phase: "PhaseProgress",
     ) -> None:
-        self.session, self.plan, self.ids, self.cache, self.device = session, plan, ids, cache, device
+        self.session, self.plan, self.ids, self.cache = session, plan, ids, cache
+        self.device, self.use = device, use
         self.train, self.held_out = split.train, split.validation[:CALIBRATION_VOLUMES]
         asked = teachers_part * (1.0 - LATER_PART)
         self.asking = _Share(phase, 0.0, asked)
@@ -235,13 +241,16 @@ class _Work:
         session = self.session
         teachers = {teacher.name: teacher.digest for teacher in self.plan.teachers}
         account = TeacherDistillation(teachers, nominal=session.config.teachers.nominal, emit=self.emit)
-        soft = self.soft_labels()
+        with self.use.phase("teachers", self.device):
+            soft = self.soft_labels()
         train = [self.volume(pair, soft) for pair in self.train]
         validation = [self.volume(pair, soft) for pair in self.held_out]
         for volume in train:
             account.covered(volume.image.shape, volume.soft)
-        student = self.train_student(train, validation)
-        report = self.measured(student, validation, account)
+        with self.use.phase("student_training", self.device):
+            student = self.train_student(train, validation)
+        with self.use.phase("student_measuring", self.device):
+            report = self.measured(student, validation, account)
         proof = prove(session, self.plan)
         session.log.emit("DISTILLATION_PROVED", **proof.to_json())
         self.keep(student, report, proof)

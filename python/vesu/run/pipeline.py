@@ -14,13 +14,14 @@ from vesu.data.cache import ArrayCache
 from vesu.data.discover import Inventory, discover
 from vesu.data.preflight import preflight
 from vesu.data.storage import write_json_atomic
+from vesu.distill.device import DeviceUse
 from vesu.errors import ArgumentError, DistillationNotExecuted, EvidenceError, VesuError
 from vesu.features import FeatureSpec
 from vesu.ledger import verify
 from vesu.run import compatibility, distilling, evidence, learning, rng, segmenting
 from vesu.run.checkpoint import write_results_zip
 from vesu.run.costs import COSTS_NAME, Costs
-from vesu.run.coverage import CoveragePlan, TrainCoverage
+from vesu.run.coverage import TrainCoverage, plan_coverage
 from vesu.run.events import EventLog
 from vesu.run.history import read_history
 from vesu.run.interrupts import StopRequested
@@ -31,6 +32,7 @@ from vesu.run.plan import Split, configured_split, distillation_costs, forecast,
 from vesu.run.postmortem import write_postmortem
 from vesu.run.profile import read_profile, write_profile
 from vesu.run.progress import PHASES, Progress
+from vesu.run.result import RunResult
 from vesu.run.safe_submission import SafeSubmission
 from vesu.run.session import Session
 from vesu.run.stopwatch import TimedCache
@@ -44,37 +46,6 @@ DRAIN_S = 60.0
 """How long the end of a session waits for its last checkpoint to be published."""
 
 DisplayKind: TypeAlias = Literal["auto", "tqdm", "none"]
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run left, or a session of it that ran out of time."""
-
-    folder: Path
-    submission: SubmissionReport
-    summary: dict[str, Any]
-    report: Path | None
-    """The HTML report; None where it could not be made."""
-    report_problem: str | None = None
-    """Why there is no report: matplotlib or Jinja2 is missing, say."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether every phase was done; else the run goes on with ``resume="latest"``."""
-        return bool(self.summary["status"] == "finished")
-
-    def _repr_html_(self) -> str:
-        validation = self.summary.get("validation")
-        scored = (
-            f"validation score {validation['score']:.3f}, F1 {validation['f1']:.3f}"
-            if validation
-            else "no labelled volume to score"
-        )
-        stopped = "" if self.finished else "stopped for lack of time, to be resumed; "
-        return (
-            f"<b>vesu run</b> ({self.summary['pipeline']}) {self.summary['elapsed_s']:.0f} s, "
-            f"{stopped}{len(self.submission.members)} masks, {scored}; files in <code>{self.folder}</code>"
-        )
 
 
 def execute(
@@ -359,7 +330,7 @@ class _Run:
         """Train on the labelled volumes, segment the others; the summary's parts on both."""
         session, inventory = self.session, self.inventory
         split = configured_split(inventory.pairs, session.config)
-        coverage = TrainCoverage(session.log.emit, _coverage_plan(inventory, split, session.config))
+        coverage = TrainCoverage(session.log.emit, plan_coverage(inventory, split, session.config))
         self.cache = self._open_cache()
         self.prepared = prepared = learning.prepare(session, split, self.cache, self.spec, coverage)
         grid = learning.fit(session, prepared)
@@ -368,7 +339,11 @@ class _Run:
         found = segmenting.segment_all(session, inventory, prepared, self.cache, self.spec, grid, distilled)
         ranking = {} if found.ranking is None else {"ranking": dict(found.ranking)}
         search = learning.search_entry(session, prepared.data, grid) | ranking
-        student = {} if distilled is None else {"student": {**distilled.report, "fusion": found.fusion}}
+        student = {}
+        if distilled is not None:
+            kpis = self.device_use.kpis()  # of this session
+            session.log.emit("DEVICE_USE", **kpis)
+            student = {"student": {**distilled.report, "fusion": found.fusion, "device_use": kpis}}
         return {"search": search, "validation": dict(found.validation), **student}
 
     def _prepare_student(self) -> None:
@@ -378,7 +353,8 @@ class _Run:
             session.log.emit("STUDENT_SKIPPED", reason=teaching.reason)
             return
         session.log.emit("TEACHERS_FOUND", **teaching.fields(session.config.teachers.nominal))
-        self.device = prepare_device(teaching, session.config, session.log.emit)
+        self.device_use = DeviceUse(session.tell)
+        self.device = prepare_device(teaching, session.config, self.device_use.emit)
 
     def _distil(self, split: Split) -> distilling.Distilled | None:
         """The student, from its teachers (R18-R23); None where none is due."""
@@ -387,7 +363,9 @@ class _Run:
         assert self.prepared is not None
         asking_s, training_s, _ = distillation_costs(self.inventory, self.session.config, len(self.teaching.teachers))
         part = asking_s / (asking_s + training_s)
-        return distilling.distil(self.session, self.teaching, split, self.prepared.ids, self.cache, self.device, part)
+        return distilling.distil(
+            self.session, self.teaching, split, self.prepared.ids, self.cache, self.device, self.device_use, part
+        )
 
     def _baseline(self) -> dict[str, Any]:
         """Segment with a historical scorer: nothing is trained, and the labels there are only measure it (R32)."""
@@ -428,15 +406,3 @@ class _Run:
             return write_report(self.session.folder), None
         except Exception as error:  # noqa: BLE001  # the run is whole and sealed: a picture must not fail it
             return None, f"{type(error).__name__}: {error}"
-
-
-def _coverage_plan(inventory: Inventory, split: Split, config: RunConfig) -> CoveragePlan:
-    """Which pairs train, and which setting left others out (R40)."""
-    caps = {name: getattr(config.sampling, name) for name in ("max_train_volumes", "max_val_volumes")}
-    reasons = [f"sampling.{name}={cap}" for name, cap in caps.items() if cap is not None]
-    return CoveragePlan(
-        discovered=tuple(pair.volume_id for pair in inventory.pairs),
-        train=tuple(pair.volume_id for pair in split.train),
-        validation=tuple(pair.volume_id for pair in split.validation),
-        reason=", ".join(reasons) or None,
-    )

@@ -54,6 +54,10 @@ class Session:
         self._saved = {} if self.resumed is None else dict(self.state.compat)
         self.git_sha = evidence.git_sha()
 
+    def tell(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Log an event, called as stages call what they are given for that."""
+        self.log.emit(name, **fields)
+
     # ---- phases
 
     def phase(self, name: str, units: float, *, done_units: float = 0.0) -> AbstractContextManager[PhaseProgress]:

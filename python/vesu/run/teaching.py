@@ -96,7 +96,9 @@ def _of_folder(folder: Path, *, asked: bool) -> DistillationPlan:
     return DistillationPlan(due, reason, folder, (), refused, nothing if due else None)
 
 
-def prepare_device(plan: DistillationPlan, config: RunConfig, emit: Callable[..., object]) -> "ComputeDevice":
+def prepare_device(
+    plan: DistillationPlan, config: RunConfig, emit: Callable[[str, Mapping[str, Any]], None]
+) -> "ComputeDevice":
     """The device that teachers and student run on, after it has computed something; torch is imported here.
 
     Raises
@@ -106,14 +108,10 @@ def prepare_device(plan: DistillationPlan, config: RunConfig, emit: Callable[...
     """
     if plan.problem is not None:
         raise hard_fail(plan.problem)
-
-    def tell(name: str, fields: Mapping[str, Any]) -> None:
-        emit(name, **fields)
-
     try:
         from vesu.distill.device import choose_compute_device
 
-        return choose_compute_device(config.student.device, tell)
+        return choose_compute_device(config.student.device, emit)
     except VesuError as error:
         raise hard_fail(str(error)) from error
     except ImportError as error:
