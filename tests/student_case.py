@@ -7,6 +7,7 @@ import torch
 
 import vesu
 from conftest import SMALL
+from vesu.data.phantom import write_dataset
 from vesu.distill.architectures import build_network
 from vesu.distill.normalisation import Normalisation
 from vesu.distill.teacher import InputSpec, OutputSpec, write_teacher
@@ -14,7 +15,7 @@ from vesu.run.pipeline import _Run
 
 STUDENT = [
     "student.channels=[2,4]",
-    "student.patch=[24,24,24]",
+    "student.patch=[16,16,16]",
     "student.batch=1",
     "student.steps=5",
     "student.validate_every=3",
@@ -35,6 +36,11 @@ def student_config(teachers: Path, *more: str) -> vesu.RunConfig:
     return vesu.load_config(overrides=[*SMALL, *STUDENT, f"teachers.folder='{teachers}'", *more], environment={})
 
 
+def small_set(folder: Path) -> Path:
+    """Volumes of 32^3: two to train on, one held out, two to segment."""
+    return write_dataset(folder / "set", n_train=3, n_test=2, shape=(32, 32, 32), seed=3)
+
+
 def write_teachers(folder: Path, count: int = 2) -> Path:
     """Frozen networks with random weights: what they say is no good, and every bit of it counts."""
     kwargs = {"channels": [2, 4], "strides": [2]}
@@ -44,7 +50,7 @@ def write_teachers(folder: Path, count: int = 2) -> Path:
             folder / f"teacher-{seed}",
             build_network("UNet", 2, kwargs).state_dict(),
             name=f"teacher-{seed}",
-            input=InputSpec((24, 24, 24)),
+            input=InputSpec((16, 16, 16)),
             normalisation=Normalisation("zscore"),
             output=OutputSpec(2, 1, "logits"),
             architecture={"name": "UNet", "kwargs": kwargs},

@@ -9,7 +9,7 @@ import pytest
 
 import vesu
 from cuts import result_of, snapshots
-from student_case import student_config, without_report, write_teachers
+from student_case import small_set, student_config, without_report, write_teachers
 from vesu.errors import ResumeIncompatible
 from vesu.ledger import iter_events, verify
 from vesu.run import session as session_module
@@ -29,6 +29,11 @@ def outcome(folder: Path) -> dict[str, str]:
     paths = sorted((folder / "student").iterdir())
     assert len(paths) == 2
     return result_of(folder) | {path.name: hashlib.sha512(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_set(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 import vesu
 from conftest import SMALL
-from student_case import STUDENT, student_config, without_report, write_teachers
+from student_case import STUDENT, small_set, student_config, without_report, write_teachers
 from vesu.cli import main
 from vesu.config import RunConfig
 from vesu.distill import training
@@ -31,6 +31,11 @@ def events(folder: Path, *names: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_set(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_teachers(tmp_path_factory.mktemp("teachers"))
 
@@ -45,6 +50,16 @@ def taught(dataset: Path, teachers: Path, cache: Path, tmp_path_factory: pytest.
     """A finished run with a student that has half the weight, and its report."""
     config = student_config(teachers, "student.fusion=0.5")
     return vesu.run(dataset, tmp_path_factory.mktemp("taught") / "run", config=config, display="none", cache=cache)
+
+
+@pytest.fixture(scope="module")
+def alone(dataset: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A finished run without teachers, where torch cannot be imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        patch.setitem(sys.modules, "torch", None)
+        config = vesu.load_config(overrides=[*SMALL, "n_threads=1"], environment={})
+        return vesu.run(dataset, tmp_path_factory.mktemp("alone") / "run", config=config, display="none", cache=cache)
 
 
 # ---- a run with a student
@@ -142,19 +157,19 @@ def test_the_student_is_the_next_runs_own_forecast(taught: RunResult, dataset: P
 
 
 def test_a_student_without_weight_changes_no_mask(
-    taught: RunResult, dataset: Path, teachers: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    taught: RunResult,
+    alone: RunResult,
+    dataset: Path,
+    teachers: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # R25
     without_report(monkeypatch)
-    off = vesu.run(
-        dataset, tmp_path / "off", config=student_config(teachers, "student.use=off"), display="none", cache=cache
-    )
-    (skipped,) = events(off.folder, "STUDENT_SKIPPED")
-    assert skipped["reason"] == "student.use is 'off'" and "student" not in off.summary
-    assert off.summary["go_no_go"]["gates"]["distillation"]["state"] == "not_applicable"
     none = vesu.run(
         dataset, tmp_path / "none", config=student_config(teachers, "student.fusion=0"), display="none", cache=cache
     )
-    assert none.submission.sha256 == off.submission.sha256 != taught.submission.sha256
+    assert none.submission.sha256 == alone.submission.sha256 != taught.submission.sha256
     # The answers of the teachers came from the cache, and each teacher was loaded and verified all the same.
     assert all(event["from_cache"] for event in events(none.folder, "TEACHER_BATCH_TRANSFER"))
     assert len(events(none.folder, "DISTILLATION_TEACHER_LOAD_END")) == 2
@@ -188,16 +203,12 @@ def test_teachers_without_torch_fail_before_the_search(
     assert not events(tmp_path / "run", "TRAIN_ITERATION")
 
 
-def test_no_teachers_and_no_torch_is_a_run_without_a_student(
-    dataset: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # R22
-    without_report(monkeypatch)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    config = vesu.load_config(overrides=[*SMALL, "n_threads=1"], environment={})
-    result = vesu.run(dataset, tmp_path / "run", config=config, display="none", cache=cache)
-    (skipped,) = events(result.folder, "STUDENT_SKIPPED")
+def test_no_teachers_and_no_torch_is_a_run_without_a_student(alone: RunResult, dataset: Path) -> None:  # R22
+    (skipped,) = events(alone.folder, "STUDENT_SKIPPED")
     assert "teachers" in skipped["reason"] and str(dataset) in skipped["reason"]
-    assert result.finished and result.summary["go_no_go"]["verdict"] == "GO"
+    assert alone.finished and "student" not in alone.summary
+    gate = alone.summary["go_no_go"]["gates"]["distillation"]
+    assert (alone.summary["go_no_go"]["verdict"], gate["state"]) == ("GO", "not_applicable")
 
 
 def test_a_student_that_was_asked_for_needs_a_teacher(dataset: Path, cache: Path, tmp_path: Path) -> None:  # R22
