@@ -197,6 +197,8 @@ def test_every_event_has_its_time_in_order() -> None:  # R22
     late = [{**event, "ts_ns": 1} if event["event"] == "DISTILLATION_END" else event for event in events]
     assert "DISTILLATION_END at 1 ns stands behind" in refused(late)
     assert examined([{**event, "ts_ns": int(event["ts_ns"])} for event in events]).status == "proved"
+    # A clock that steps back makes the log repeat the last time.
+    assert examined([{**event, "ts_ns": "7"} for event in events]).status == "proved"
 
 
 @pytest.mark.parametrize(

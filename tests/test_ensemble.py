@@ -1,4 +1,4 @@
-"""The ensemble of teachers: soft labels against a slow reference, events, what is kept and gone on from, faults."""
+"""The ensemble of teachers: its labels, its events, what is kept and gone on from, faults."""
 
 import weakref
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 
 from vesu.config.learned import TeacherConfig
 from vesu.data.cache import ArrayCache, content_id
-from vesu.distill.soft_labels import LOGIT_LIMIT, SoftLabelCache, fold_logits, to_half
+from vesu.distill.soft_labels import fold_logits, to_half
 from vesu.errors import ArgumentError, DataError, FileError, FormatError, MemoryLimitError
 
 torch = pytest.importorskip("torch", reason="teachers need torch: pip install 'vesu[distill]'")
@@ -59,8 +59,11 @@ class School:
         def close():
             self.alive -= 1
 
-        prepared = lambda volume: volume.astype(np.float32) / 64 - 2  # noqa: E731
-        return SimpleNamespace(prepare=prepared, logits=logits, close=close, n_parameters=11)
+        return SimpleNamespace(prepare=prepare, logits=logits, close=close, n_parameters=11)
+
+
+def prepare(volume):
+    return volume.astype(np.float32) / 64 - 2
 
 
 def volumes(n=2, shape=(10, 9, 12)):
@@ -77,74 +80,11 @@ def infer(school, given, cache, **settings):
     return teacher_ensemble_infer(settings.pop("specs", school.specs), given, cache=cache, **settings)
 
 
-def slow_fold(logits):
-    """Textbook formulas, a voxel at a time."""
-    logits = np.array([np.asarray(each, np.float64) for each in logits])
-    folded = {name: np.zeros(logits.shape[1:]) for name in ("mean_logit", "variance", "disagreement")}
-
-    def entropy(p):
-        return -sum(q * np.log2(q) for q in (p, 1 - p) if q > 0)
-
-    for voxel in np.ndindex(logits.shape[1:]):
-        z = logits[(slice(None), *voxel)]
-        p = [1 / (1 + np.exp(-each)) for each in z]
-        folded["mean_logit"][voxel] = sum(z) / len(z)
-        folded["variance"][voxel] = sum((each - sum(p) / len(p)) ** 2 for each in p) / len(p)
-        folded["disagreement"][voxel] = entropy(sum(p) / len(p)) - sum(entropy(each) for each in p) / len(p)
-    return folded
-
-
 def bits(labels):
     return {
         name: (soft.teachers, soft.mean_logit.tobytes(), soft.variance.tobytes(), soft.disagreement.tobytes())
         for name, soft in labels.items()
     }
-
-
-# ---- folding ----
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 9])
-def test_folding_is_the_textbook(n):  # R18
-    generator = np.random.default_rng(n)
-    logits = [to_half(generator.normal(0, 6, (3, 4, 5)).astype(np.float32)) for _ in range(n)]
-    logits[0][0, 0, :2] = LOGIT_LIMIT, -LOGIT_LIMIT
-    folded, wanted = fold_logits(logits), slow_fold(logits)
-    for name, values in wanted.items():
-        assert folded[name].dtype == np.float16 and folded[name].shape == (3, 4, 5)
-        np.testing.assert_allclose(folded[name], values, rtol=6e-4, atol=1e-7, err_msg=name)
-    assert folded["variance"].max() <= 0.25 and folded["disagreement"].min() >= 0
-
-
-def test_folding_in_chunks_is_folding():
-    generator = np.random.default_rng(0)
-    logits = [generator.normal(0, 4, (1, 600, 900)).astype(np.float16) for _ in range(2)]
-    whole = fold_logits(logits)
-    for row in (0, 291, 292, 599):  # a chunk ends within row 291
-        part = fold_logits([each[:, row : row + 1] for each in logits])
-        assert all(np.array_equal(part[name], whole[name][:, row : row + 1]) for name in whole)
-
-
-@pytest.mark.parametrize("logit", [0.0, 0.37, -5.5, 30.0, -30.0])
-def test_one_teacher_or_many_alike_are_wholly_sure_of_each_other(logit):  # R19: the weight of a pseudo-target is one
-    one = np.full((2, 2, 2), logit, np.float16)
-    for n in (1, 3, 9):
-        folded = fold_logits([one] * n)
-        assert not folded["variance"].any() and not folded["disagreement"].any()
-        np.testing.assert_allclose(folded["mean_logit"], one, rtol=1e-3)
-
-
-def test_teachers_that_contradict_each_other_have_a_bit_of_disagreement():
-    yes, no = (np.full((1, 1, 1), z, np.float16) for z in (30, -30))
-    folded = fold_logits([yes, no])
-    assert (folded["mean_logit"], folded["variance"], folded["disagreement"]) == (0.0, 0.25, 1.0)
-
-
-def test_what_cannot_be_folded_is_refused():
-    half = np.zeros((2, 2, 2), np.float16)
-    for bad in ([], [half, half[:1]], [half, half.astype(np.float32)]):
-        with pytest.raises(ArgumentError, match=r"logits: got shapes .* accepted: float16 of one shape"):
-            fold_logits(bad)
 
 
 # ---- the whole way ----
@@ -202,7 +142,11 @@ def test_events_tell_what_is_done_in_its_order(tmp_path):  # R22, R23
     infer(school, given, cache_in(tmp_path), emit=events)
     work = ["DISTILLATION_BATCH_BEGIN", *["ASKED"] * 16, "DISTILLATION_BATCH_END", "TEACHER_BATCH_TRANSFER"]
     teacher = ["DISTILLATION_TEACHER_LOAD_BEGIN", "DISTILLATION_TEACHER_LOAD_END", *work, *work]
-    assert [name for name, _ in events] == [*teacher, *teacher, "SOFT_LABELS_FOLDED", "SOFT_LABELS_FOLDED"]
+    folded = ["SOFT_LABELS_FOLDED", "SOFT_LABELS_FOLDED"]
+    assert [name for name, _ in events] == ["SOFT_LABELS_PLANNED", *teacher, *teacher, *folded]
+    n_bytes = sum(volume.size for volume in given.values()) * 2 * (2 + 3)  # two answers and three arrays of labels
+    planned = {"teachers": ["a", "b"], "volumes": 2, "folded_in_cache": 0, "bytes": n_bytes}
+    assert events[0] == ("SOFT_LABELS_PLANNED", planned)
 
     first = {"teacher": "a", "digest": f"blake3:{'a' * 64}"}
     begin, end = events.named("DISTILLATION_BATCH_BEGIN")[0], events.named("DISTILLATION_BATCH_END")[0]
@@ -327,6 +271,15 @@ def test_a_full_cache_changes_nothing_and_is_told(tmp_path, max_bytes):
     assert [e["bytes_in_all"] for e in held] == [2160 * (i + 1) for i in range(len(held))]
 
 
+def test_neither_cache_nor_memory_has_room(tmp_path, monkeypatch):  # before the system ends the process
+    monkeypatch.setattr("vesu.distill.ensemble.available_memory_bytes", lambda: 8000)
+    school = School(a=1.0)
+    with pytest.raises(MemoryLimitError, match=r"cache: .* 2160 bytes of answers are in memory, 8000 are left"):
+        infer(school, volumes(), cache_in(tmp_path / "none", max_bytes=0))
+    assert school.alive == 0
+    infer(school, volumes(), cache_in(tmp_path / "roomy"))  # what is on the disk needs none
+
+
 def test_kept_labels_are_read_only_maps(tmp_path):
     (soft,) = infer(School(a=1.0), volumes(1), cache_in(tmp_path)).values()
     assert isinstance(soft.mean_logit, np.memmap) and not soft.mean_logit.flags.writeable
@@ -388,7 +341,7 @@ def test_a_teacher_that_cannot_be_loaded_is_named(tmp_path, error):
     with pytest.raises(TeacherError, match="teacher 'a': ") as caught:
         infer(School(a=1.0), volumes(1), cache_in(tmp_path), load=refusing(error), emit=events)
     assert caught.value.__cause__ is error
-    assert [name for name, _ in events] == ["DISTILLATION_TEACHER_LOAD_BEGIN", "DISTILLATION_TEACHER_FAILED"]
+    assert [name for name, _ in events[1:]] == ["DISTILLATION_TEACHER_LOAD_BEGIN", "DISTILLATION_TEACHER_FAILED"]
 
 
 @pytest.mark.parametrize(
@@ -472,16 +425,3 @@ def test_bad_input_is_refused_by_name(tmp_path):
         with pytest.raises(ArgumentError, match=rf"volumes\['v'\]: got {told}; accepted: an array \(z, y, x\)"):
             infer(school, {"v": bad}, cache)
     assert not school.loaded
-
-
-def test_the_kept_answer_is_the_one_given_where_nothing_is_kept(tmp_path):
-    kept = SoftLabelCache(cache_in(tmp_path, max_bytes=0), overlap=0.5, flips=True)
-    logits = np.ones((2, 2, 2), np.float16)
-    key = kept.logits_key(School(a=1.0).specs[0], content_id(logits))
-    answer, status = kept.keep_logits(key, logits)
-    assert answer is logits and status == "refused" and kept.logits(key) is None
-
-
-def test_half_precision_cuts_off_what_it_cannot_tell():
-    logits = np.array([[[1e6, -1e6, 29.99, 0.1]]], np.float32)
-    np.testing.assert_array_equal(to_half(logits), np.array([[[30, -30, 29.99, 0.1]]], np.float16))

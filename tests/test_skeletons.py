@@ -83,7 +83,7 @@ def test_an_oblique_sheet_keeps_its_middle_and_no_gap(normal, thickness):  # R19
     assert np.abs(distance[kept][:]).max() <= thickness / 2
     assert np.abs(distance[inner][kept[inner]]).max() < 1
     assert (kept[inner] <= label[inner].astype(bool)).all()
-    tube = tubed_skeleton(label)
+    tube = tubed_skeleton(label, radius=1)
     assert betti_numbers(tube, 26).components == 1
     # No line across the sheet misses the tube: it parts the volume as the label does.
     assert betti_numbers(1 - tube, 6).components == betti_numbers(1 - label, 6).components == 2
@@ -95,7 +95,7 @@ def test_a_curved_sheet_stays_closed(thickness):  # R19
     kept = medial_surface(label).astype(bool)
     assert (np.abs(distance[kept]) < 1.25).mean() > 0.95  # all but tips, as it curves as tightly as it is thick
     assert kept.sum() < 0.6 * label.sum()
-    for mask in (label, tubed_skeleton(label)):
+    for mask in (label, tubed_skeleton(label, radius=1)):
         numbers = betti_numbers(mask, 26)
         assert (numbers.components, numbers.tunnels, numbers.cavities) == (1, 0, 1)
 
@@ -103,7 +103,7 @@ def test_a_curved_sheet_stays_closed(thickness):  # R19
 def test_every_voxel_of_a_scroll_is_near_the_skeleton():  # R19
     params = ScrollParams(pitch=14, sheet_thickness=4, wobble=2)
     label = generate_scroll((48, 48, 48), seed=3, params=params)
-    skeleton, tube = medial_surface(label), tubed_skeleton(label)
+    skeleton, tube = medial_surface(label), tubed_skeleton(label, radius=1)
     surface = label == 1
     assert 0.2 < skeleton.sum() / surface.sum() < 0.6
     near = np.zeros(label.shape, bool)

@@ -73,6 +73,13 @@ def test_what_nobody_keeps_is_not_called_persisted() -> None:  # R22
     assert "DISTILLATION_CHECKPOINT_WRITTEN" not in events.names
 
 
+def test_a_save_that_failed_is_not_told_as_one() -> None:  # R22
+    events = Events()
+    train(config(preset="P1"), emit=events, save=lambda parts, cursor: False)
+    assert "TRANSFER_MEMORY_PERSISTED" not in events.names
+    assert "DISTILLATION_CHECKPOINT_WRITTEN" not in events.names
+
+
 def test_without_teachers_nothing_is_called_distillation() -> None:  # R22
     events = Events()
     train(config(preset="P1"), train=[sheet("a", soft=False)], emit=events, save=lambda parts, cursor: None)

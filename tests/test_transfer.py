@@ -203,6 +203,7 @@ def test_the_manifest_holds_what_the_log_holds() -> None:  # R23, R54
     (kept,), (back,) = manifest["persisted"], manifest["reloaded"]
     assert kept["weights_digest"] == back["weights_digest"] and int(kept["ts_ns"]) < int(back["ts_ns"])
     nothing = memory_manifest([], {})
+    assert nothing.pop("format") == "vesu-transfer-memory/1"
     assert nothing == {"teachers": {}, "transfers": [], "persisted": [], "reloaded": []}
 
 

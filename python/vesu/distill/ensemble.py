@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vesu.config.learned import TeacherConfig
 from vesu.data.cache import ArrayCache, content_id
+from vesu.data.machine import available_memory_bytes
 from vesu.distill.device import BatchLimit, ComputeDevice, gpu_memory_snapshot
 from vesu.distill.sliding import n_windows, sliding_logits, tta_flips
 from vesu.distill.soft_labels import SoftLabelCache, TeacherIdentity, fold_logits, soft_labels, to_half
@@ -25,6 +26,9 @@ __all__ = ["TeacherError", "TeacherLike", "TeacherSpecLike", "teacher_ensemble_i
 
 FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 """What a framework raises where weights, shapes or kernels do not fit."""
+
+FOLDED_ARRAYS = 3
+"""Mean logit, variance, disagreement: each of an answer's size."""
 
 Volume: TypeAlias = NDArray[Any] | Callable[[], NDArray[Any]]
 
@@ -108,12 +112,13 @@ def teacher_ensemble_infer(
     TeacherError
         A teacher that failed, or whose answer is not finite; answers before it stay in the cache.
     MemoryLimitError
-        A single window does not fit into the memory.
+        A single window does not fit into the memory, or neither cache nor memory has room for an answer.
 
     Notes
     -----
     Requirements R18, R22, R23, R27. Teachers are the outer loop: each is loaded once. A *batch* in the events is one
-    teacher's pass over one volume. Events: ``DISTILLATION_TEACHER_LOAD_BEGIN``/``END`` around each load (END with
+    teacher's pass over one volume. Events: ``SOFT_LABELS_PLANNED`` (teachers, volumes, folded_in_cache, and bytes: of
+    all answers and labels that are not); ``DISTILLATION_TEACHER_LOAD_BEGIN``/``END`` around each load (END with
     digest, seconds, parameters); ``DISTILLATION_BATCH_BEGIN``/``END`` around each pass that is really computed
     (windows, flips, batch; at the end window_passes, seconds); ``TEACHER_BATCH_TRANSFER`` when a teacher's answer for a
     volume is in hand (from_cache says whence); ``DISTILLATION_TEACHER_FAILED`` before the error;
@@ -187,6 +192,7 @@ class _Job:
     """Logits of each volume, in the teachers' order."""
     folded: dict[str, SoftLabels] = field(default_factory=dict)
     """Volumes whose folded labels the cache had."""
+    voxels: dict[str, int] = field(default_factory=dict)
     held_bytes: int = 0
     passes_done: int = 0
 
@@ -209,6 +215,7 @@ class _Job:
         content = content_id(volume)
         if self.contents.setdefault(volume_id, content) != content:
             raise DataError(f"volumes[{volume_id!r}]: gave other voxels than before")
+        self.voxels[volume_id] = volume.size
         return volume
 
     def find_folded(self) -> None:
@@ -220,6 +227,11 @@ class _Job:
             if (soft := self.kept.soft(key, volume_id, self.specs)) is not None:
                 self.folded[volume_id] = soft
             self.answers[volume_id] = []
+        half = np.dtype(np.float16).itemsize
+        arrays = len(self.specs) + FOLDED_ARRAYS
+        voxels = sum(n for volume_id, n in self.voxels.items() if volume_id not in self.folded)
+        told = {"volumes": len(self.volumes), "folded_in_cache": len(self.folded), "bytes": voxels * arrays * half}
+        self.emit("SOFT_LABELS_PLANNED", teachers=[spec.name for spec in self.specs], **told)
 
     def fold(self, volume_id: str) -> SoftLabels:
         """The labels of one volume, out of all teachers' answers; these are let go."""
@@ -290,9 +302,17 @@ class _Job:
         answer, status = self.kept.keep_logits(self.kept.logits_key(spec, self.contents[volume_id]), logits)
         self.answers[volume_id].append(answer)
         if status not in ("stored", "exists"):
-            self.held_bytes += answer.nbytes
-            held = {"bytes": answer.nbytes, "bytes_in_all": self.held_bytes}
-            self.emit("SOFT_LABELS_HELD_IN_MEMORY", **_told(spec), volume_id=volume_id, cache=status, **held)
+            self._hold(spec, volume_id, answer.nbytes, status)
+
+    def _hold(self, spec: TeacherSpecLike, volume_id: str, n_bytes: int, status: str) -> None:
+        """Say that an answer stays in memory, while there is some left: a process that the system ends says nothing."""
+        self.held_bytes += n_bytes
+        left = available_memory_bytes()
+        if left is not None and left < n_bytes * (1 + FOLDED_ARRAYS):  # the next answer, and a volume's labels
+            got = f"the cache took no answer ({status}), {self.held_bytes} bytes of answers are in memory"
+            raise MemoryLimitError(f"cache: {got}, {left} are left; accepted: a cache with more room, or fewer volumes")
+        held = {"bytes": n_bytes, "bytes_in_all": self.held_bytes}
+        self.emit("SOFT_LABELS_HELD_IN_MEMORY", **_told(spec), volume_id=volume_id, cache=status, **held)
 
     def _slide(
         self, spec: TeacherSpecLike, teacher: "_Counted", volume: NDArray[Any], limit: BatchLimit

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,8 @@ class Learner:
         self._loss = DistillationLoss(stage.config)
         self._sampler = PatchSampler(stage.volumes, stage.config.patch, seed=seed, stage=stage.name)
         self._loader = PatchLoader(self._sampler, n_workers if on_gpu else 0)
+        self._n_passes = stage.steps * stage.config.accumulate
+        self._n_ahead = 1 + 2 * n_workers // stage.config.batch
 
     def close(self) -> None:
         """End the threads that cut patches."""
@@ -147,10 +150,10 @@ class Learner:
         return gradient.is_finite
 
     def _patches(self, step: int, number: int) -> list[Patch]:
-        """Of a pass; those of this process' next pass are announced."""
-        config = self.stage.config
-        this = step * config.accumulate + number
-        return self._loader.take(self._indices(this), self._indices(this + self._ranks.world))
+        """Of a pass; those of this process' next passes are announced, so that every worker has something to cut."""
+        this = step * self.stage.config.accumulate + number
+        following = range(this + self._ranks.world, self._n_passes, self._ranks.world)[: self._n_ahead]
+        return self._loader.take(self._indices(this), chain.from_iterable(map(self._indices, following)))
 
     def _indices(self, number: int) -> range:
         return range(number * self.stage.config.batch, (number + 1) * self.stage.config.batch)

@@ -1,11 +1,15 @@
 """The medial surface of a label, by which skeleton recall asks for whole sheets; numpy only (R19)."""
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vesu.errors import ArgumentError
 
 __all__ = ["medial_surface", "tubed_skeleton"]
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 SURFACE, UNLABELLED = 1, 2
 SMOOTHING = 2
@@ -42,8 +46,8 @@ def medial_surface(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     R19. Thinning that keeps topology (Lee, Kashyap, Chu 1994) shrinks a sheet without holes to lines, and a sheet's
     ends with it; Kirchhoff et al. (arXiv 2404.03010) thin tubes, and sheets slice by slice, which loses those that lie
     in the slices. This treats all directions alike. To be taken of whole volumes: a patch's faces cut runs. Where a
-    sheet's nearest axis changes, its two middles may lie a voxel apart, which :func:`tubed_skeleton` closes. Time is
-    linear; memory about 16 bytes a voxel. The result has no dependence on threads or machine.
+    sheet's nearest axis changes, its two middles may lie a voxel apart: recall does not mind. Time is
+    linear; memory about 16 bytes a voxel and 40 a surface voxel. Flips commute.
 
     Examples
     --------
@@ -64,7 +68,7 @@ def medial_surface(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return medial.astype(np.uint8)
 
 
-def tubed_skeleton(label: NDArray[np.uint8], *, radius: int = 1) -> NDArray[np.uint8]:
+def tubed_skeleton(label: NDArray[np.uint8], *, radius: int = 0) -> NDArray[np.uint8]:
     """The label's medial surface, thickened by ``radius`` voxels within the label.
 
     Parameters
@@ -72,7 +76,8 @@ def tubed_skeleton(label: NDArray[np.uint8], *, radius: int = 1) -> NDArray[np.u
     label : ndarray of uint8, shape (z, y, x)
         1 is surface, 2 is unlabelled.
     radius : int
-        Chebyshev radius of the thickening (voxels), 0 to 16.
+        Chebyshev radius of the thickening (voxels), 0 to 16. The competition's sheets are three or four voxels thick:
+        of two real labels the medial surface is 36 and 39 %, and with a radius of 1 the tube is 99.9 %.
 
     Returns
     -------
@@ -86,13 +91,14 @@ def tubed_skeleton(label: NDArray[np.uint8], *, radius: int = 1) -> NDArray[np.u
 
     Notes
     -----
-    R19; the tube of Kirchhoff et al. (arXiv 2404.03010). A sheet thinner than the tube is in it whole.
+    R19; the tube of Kirchhoff et al. (arXiv 2404.03010). A sheet thinner than the tube is in it
+    whole, and recall of it then asks for thickness, not for whole sheets: hence the default of 0.
 
     Examples
     --------
     >>> label = np.zeros((7, 4, 4), np.uint8)
     >>> label[1:6] = 1
-    >>> tubed_skeleton(label)[:, 0, 0].tolist()
+    >>> tubed_skeleton(label, radius=1)[:, 0, 0].tolist()
     [0, 0, 1, 1, 1, 0, 0]
     """
     if not 0 <= radius <= 16:
@@ -114,22 +120,25 @@ def _runs(label: NDArray[np.uint8], axis: int) -> tuple[NDArray[np.uint16], NDAr
 
     A run that ends at a face or at an unlabelled voxel may go on there: each such end doubles its length.
     """
-    before, cut_before = _run_up_to(label, axis)
-    after, cut_after = (np.flip(part, axis) for part in _run_up_to(np.flip(label, axis), axis))
-    surface = label == SURFACE
-    length = np.minimum(before + after - 1, LONGEST) << (cut_before + cut_after)
-    counted: NDArray[np.uint16] = (np.minimum(length, LONGEST) * surface).astype(np.uint16)
-    return counted, surface & (np.abs(before - after) <= 1)
+    # All rows one after the other; what lies beyond a face is unlabelled, and so no run goes on into the next row.
+    rows = np.pad(np.moveaxis(label, axis, 2), ((0, 0), (0, 0), (1, 1)), constant_values=UNLABELLED)
+    flat = rows.ravel()
+    surface = flat == SURFACE
+    first = np.flatnonzero(surface[1:] & ~surface[:-1]) + 1
+    last = np.flatnonzero(surface[:-1] & ~surface[1:])
+    n = last - first + 1
+    n_open = (flat[first - 1] == UNLABELLED).astype(np.int64) + (flat[last + 1] == UNLABELLED)
+    # One entry a surface voxel, in the order of the rows.
+    place = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
+    length, middle = np.zeros(flat.shape, np.uint16), np.zeros(flat.shape, bool)
+    length[surface] = np.repeat(np.minimum(n << n_open, LONGEST), n)
+    middle[surface] = np.abs(2 * place - np.repeat(n - 1, n)) <= 1
+    return _volume(length, rows.shape, axis), _volume(middle, rows.shape, axis)
 
 
-def _run_up_to(label: NDArray[np.uint8], axis: int) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """How many voxels of a voxel's run lie up to it, itself included; 1 where the run begins at something unknown."""
-    whole = np.int16 if label.shape[axis] < 1 << 14 else np.int32
-    place = np.arange(label.shape[axis], dtype=whole).reshape(_shape_along(axis))
-    # The place of the last gap, and in the lowest bit whether it is unknown; before the volume there is an unknown one.
-    gap = np.where(label == SURFACE, whole(-1), 2 * place + (label == UNLABELLED))
-    last_gap = np.maximum.accumulate(gap, axis)
-    return place - (last_gap >> 1), last_gap & 1
+def _volume(flat: NDArray[Scalar], shape: tuple[int, ...], axis: int) -> NDArray[Scalar]:
+    """From rows along ``axis``, with a voxel more at both ends, back to (z, y, x)."""
+    return np.moveaxis(flat.reshape(shape)[:, :, 1:-1], 2, axis)
 
 
 def _box_sum(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -146,10 +155,6 @@ def _box_sum(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 def _slices(axis: int, which: slice) -> tuple[slice, ...]:
     return tuple(which if a == axis else slice(None) for a in range(3))
-
-
-def _shape_along(axis: int) -> tuple[int, ...]:
-    return tuple(-1 if a == axis else 1 for a in range(3))
 
 
 def _check(label: NDArray[np.uint8]) -> None:

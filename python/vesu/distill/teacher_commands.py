@@ -59,7 +59,8 @@ def convert(source: Path, folder: Path, spec: Path | None = None, key: str | Non
     for name in done.dropped:
         yield f"left out {name}"
     if done.missing:
-        yield f"fill in  {done.folder / 'teacher.json'}: {', '.join(done.missing)}; then: vesu teacher check {done.folder}"
+        yield f"fill in  {done.folder / 'teacher.json'}: {', '.join(done.missing)}"
+        yield f"then     vesu teacher check {done.folder}"
 
 
 def _what(spec: TeacherSpec) -> str:

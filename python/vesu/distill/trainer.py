@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vesu.config import StudentConfig
-from vesu.distill.device import BatchLimit
+from vesu.distill.device import BatchLimit, gpu_memory_snapshot
 from vesu.distill.learner import Gradient, Learner
 from vesu.distill.memory import BEST_PART, Memory, identity, require_same
 from vesu.distill.parallel import Ranks
@@ -165,6 +165,7 @@ class Trainer:
                 "weights_digest": digest_of(pack_weights(self._model)),
             },
         )
+        gpu_memory_snapshot(self._ranks.device, self._sent, f"student: stage {stage.name} begins")
         self._is_between_steps = True
 
     def _make_learner(self, number: int) -> None:
@@ -306,6 +307,7 @@ class Trainer:
         reason = "early stop" if memory.step < stage.steps else "steps"
         ended = {"stage": stage.name, "steps": memory.step, "reason": reason, "weights_digest": digest_of(memory.best)}
         best = {} if memory.best_score is None else {"f_beta": memory.best_score["f_beta"]}
+        gpu_memory_snapshot(self._ranks.device, self._sent, f"student: stage {stage.name} ends")
         self._sent("STUDENT_STAGE_END", ended | best)
 
     def _is_transfer(self, stage: Stage) -> bool:
@@ -323,7 +325,8 @@ class Trainer:
         scaler = learner.scaler if learner.scaler.is_enabled() else None
         parts = capture(self._model, learner.optimizer, None, scaler, cursor=cursor, ema=learner.ema)
         parts |= memory.parts(self._identity)
-        self._save_parts(parts, cursor)
+        if self._save_parts(parts, cursor) is False:
+            return False
         size = sum(map(len, parts.values()))
         at = {"stage": learner.stage.name, "step": memory.step, "parts": len(parts), "bytes": size}
         self._emit("DISTILLATION_CHECKPOINT_WRITTEN", at)

@@ -9,7 +9,7 @@ import torch
 from vesu.config import StudentConfig
 from vesu.distill.learner import torch_settings
 from vesu.distill.parallel import joined_ranks
-from vesu.distill.patches import PreparedVolume
+from vesu.distill.patches import PreparedVolume, Skeletonise
 from vesu.distill.skeletons import tubed_skeleton
 from vesu.distill.trained import TrainedStudent
 from vesu.distill.trainer import Save, Trainer, TrainingDiverged
@@ -53,15 +53,16 @@ def train_student_distilled(
     emit : callable
         Gets each event's name and fields; see Notes.
     save : callable, optional
-        ``save(parts, cursor)`` keeps the state, durably when it returns: at every validation, at a stage's end, when
-        `save_due` says so, and when the work is broken off between two steps. The cursor has ``epoch`` (number of the
-        stage), ``index`` (steps of it that are done), ``seed``, ``stage`` and ``steps``.
+        ``save(parts, cursor)`` keeps the state, durably when it returns, or returns False if it could not: at every
+        validation, at a stage's end, when `save_due` says so, and when the work is broken off. The cursor has
+        ``epoch`` (number of the stage), ``index`` (steps of it that are done), ``seed``, ``stage`` and ``steps``.
     resume : mapping of str to bytes, optional
         Parts that `save` once got; the training goes on with the bits that it would have had.
     on_step : callable, optional
         Gets the part done, up to 1, after each step.
     poll : callable, optional
-        Called before each forward pass and between windows of a validation; what it raises ends the work.
+        Called before each forward pass, between windows of a validation, and before each volume is looked through at
+        the beginning; what it raises ends the work.
     n_threads : int, optional
         Threads of torch on the CPU, and of the patches' cutting on a GPU; None leaves torch's.
     save_due : callable, optional
@@ -135,8 +136,8 @@ def train_student_distilled(
         ranks.check_divides(config.accumulate)
         with torch_settings(ranks.device, config, n_threads):
             trainer = Trainer(
-                [PreparedVolume(volume, skeletonise) for volume in train],
-                [PreparedVolume(volume) for volume in judged(validation)],
+                _prepared(train, skeletonise, poll),
+                _prepared(judged(validation), None, poll),
                 config,
                 seed=seed,
                 ranks=ranks,
@@ -149,6 +150,17 @@ def train_student_distilled(
                 n_workers=n_threads or torch.get_num_threads(),
             )
             return trainer.run(resume)
+
+
+def _prepared(
+    volumes: Sequence[TrainingVolume], skeletonise: Skeletonise | None, poll: Callable[[], object] | None
+) -> list[PreparedVolume]:
+    prepared = []
+    for volume in volumes:
+        if poll is not None:
+            poll()
+        prepared.append(PreparedVolume(volume, skeletonise))
+    return prepared
 
 
 def _silent(name: str, fields: Mapping[str, Any]) -> None:

@@ -114,6 +114,7 @@ class TransferReport:
         """The content of ``v3_teacher_alignment_report.json``."""
         measured = {each.moment: {"mean": each.mean, "by_volume": dict(each.by_volume)} for each in self.alignments}
         return {
+            "format": "vesu-teacher-alignment/1",
             **self.kpis(),
             "alignment": measured,
             "teachers": dict(self.teachers),
@@ -313,7 +314,7 @@ def memory_manifest(events: Iterable[Mapping[str, Any]], teachers: Mapping[str, 
     Returns
     -------
     dict
-        ``teachers``; ``transfers``, ``persisted`` and ``reloaded``: the fields and numbers of those events.
+        ``format``; ``teachers``; ``transfers``, ``persisted`` and ``reloaded``: the fields and numbers of those events.
 
     Examples
     --------
@@ -325,10 +326,8 @@ def memory_manifest(events: Iterable[Mapping[str, Any]], teachers: Mapping[str, 
     for event in events:
         if (rows := found.get(str(event.get("event")))) is not None:
             rows.append({key: value for key, value in event.items() if key not in ("event", "prev")})
-    return {
-        "teachers": dict(teachers),
-        **dict(zip(("transfers", "persisted", "reloaded"), found.values(), strict=True)),
-    }
+    told = dict(zip(("transfers", "persisted", "reloaded"), found.values(), strict=True))
+    return {"format": "vesu-transfer-memory/1", "teachers": dict(teachers), **told}
 
 
 def _divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:

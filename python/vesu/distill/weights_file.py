@@ -97,10 +97,10 @@ def identify(path: Path) -> WeightsKind:
         return _identify_zip(path)
     if head.startswith(_HDF5):
         return "hdf5"
-    if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:  # PROTO, which every pickle since protocol 2 begins with
-        return "pickle"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:  # the length of the header
         return "safetensors"
+    if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:  # PROTO, which every pickle since protocol 2 begins with
+        return "pickle"
     return "unknown"
 
 

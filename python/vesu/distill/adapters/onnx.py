@@ -85,8 +85,9 @@ def open_network(spec: TeacherSpec, device: str, *, verify: bool) -> OnnxNetwork
     except Exception as error:  # protobuf's own
         raise FormatError(f"{spec.weights_path}: not an ONNX file: {error}") from error
     n_parameters = _check_graph(spec, graph, onnx)
+    providers = _providers(runtime, device)
     try:
-        session = runtime.InferenceSession(data, _options(runtime), providers=_providers(runtime, device))
+        session = runtime.InferenceSession(data, _options(runtime), providers=providers)
     except Exception as error:  # its errors have no common base but this
         raise FormatError(f"{spec.weights_path}: onnxruntime refuses it: {error}") from error
     if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
