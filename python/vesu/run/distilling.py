@@ -183,9 +183,11 @@ def _cached_prediction(
         "student-prediction/1",
         student=digest,
         volume=image_id,
+        patch=list(settings.patch),
         overlap=settings.overlap,
         flips=settings.flips,
         batch=settings.batch,
+        precision=settings.precision,
         device=device.partition(":")[0],
     )
 
@@ -350,6 +352,8 @@ class _Work:
         if name in EVENTS:
             kept = {"event": name, "seq": sequence, "ts_ns": str(session.clock.ts_ns()), "run_id": session.log.run_id}
             self.events.append({**kept, **plain(dict(fields), name, [])})
+        if name == "TRAINING_ENVIRONMENT_CHANGED":
+            session.went_on(f"the training's {fields.get('field')} is another than the checkpoint's")
 
     def loaded_before(self) -> bool:
         """Whether the evidence holds a load of every teacher already."""
