@@ -12,6 +12,7 @@ import pytest
 import vesu
 from conftest import SMALL
 from student_case import STUDENT, small_set, student_config, without_report, write_teachers
+from vesu import baselines
 from vesu.cli import main
 from vesu.config import RunConfig
 from vesu.distill import training
@@ -20,6 +21,7 @@ from vesu.distill.trained import TrainedStudent
 from vesu.errors import DistillationNotExecuted, FormatError
 from vesu.ledger import iter_events, verify
 from vesu.run import compatibility
+from vesu.run.baseline import volume_score
 from vesu.run.model import VolumePrediction, fused
 from vesu.run.pipeline import RunResult
 from vesu.run.plan import phase_weights
@@ -175,6 +177,28 @@ def test_a_student_without_weight_changes_no_mask(
     assert len(events(none.folder, "DISTILLATION_TEACHER_LOAD_END")) == 2
 
 
+def test_a_historical_scorer_is_fused_with_a_student_that_was_asked_for(
+    dataset: Path, teachers: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # R25 R32
+    without_report(monkeypatch)
+    config = student_config(teachers, "pipeline=nx46", "student.use=on", "student.fusion=0.5")
+    result = vesu.run(dataset, tmp_path / "run", config=config, display="none", cache=cache)
+    phases = [event["phase"] for event in events(result.folder, "PHASE_END")]
+    assert phases == ["discovery", "preflight", "load", "distillation", "segment", "package"]
+    assert not events(result.folder, "PROGRESS_INTEGRITY_ALERT")
+    assert result.summary["go_no_go"]["verdict"] == "GO"
+    assert result.summary["student"]["fusion"]["mean_scores"].keys() == {"nx46", "student", "fused"}
+    student = TrainedStudent.load(result.folder / "student")
+    for test in vesu.discover(dataset).tests[:1]:
+        volume = vesu.read_volume(test.image)
+        score = volume_score(volume, config)
+        fused_score = 0.5 * student.predict(volume, batch=1).probability + 0.5 * score
+        expected = vesu.segment(fused_score, baselines.ladder("nx46", config.nx46)).mask
+        mask = vesu.read_volume(result.folder / "masks" / f"{test.volume_id}.tif")
+        assert (mask != expected).mean() < 1e-3  # rounding at the threshold alone
+        assert np.any(mask != vesu.segment(score, baselines.ladder("nx46", config.nx46)).mask)
+
+
 # ---- due and not executed
 
 
@@ -292,6 +316,7 @@ def test_where_teachers_are_looked_for(teachers: Path, tmp_path: Path) -> None: 
     assert [teacher.name for teacher in found.teachers] == ["teacher-0", "teacher-1"]
     assert not plan_distillation(config_of("student.use=off"), data).due
     assert not plan_distillation(config_of("pipeline=nx46"), data).due
+    assert plan_distillation(config_of("pipeline=nx46", "student.use=on"), data).due
     named = plan_distillation(config_of(f"teachers.folder={tmp_path / 'none'}"), data)
     assert named.due and named.problem is not None and "none" in named.problem
 

@@ -283,7 +283,8 @@ def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "
         print(f"search      {size} in {search['seconds']:.1f} s")
         chosen_by = "volumes kept from training (they chose candidates and threshold)"
     elif summary["pipeline"] != "vesu":
-        print(f"pipeline    {summary['pipeline']}: a historical scorer, nothing was trained")
+        learned = "a student was trained beside it" if "student" in summary else "nothing was trained"
+        print(f"pipeline    {summary['pipeline']}: a historical scorer, {learned}")
         chosen_by = "labelled volumes"
     if validation:
         held_out = f"{len(validation['volumes'])} {chosen_by}"
@@ -324,8 +325,8 @@ def _print_student(summary: Mapping[str, Any]) -> None:
         f"retention {kpis['student_knowledge_retention_score']:.2f}"
     )
     scores = fusion["mean_scores"]
-    words = f"ensemble {scores['prox']:.3f}, student {scores['student']:.3f}, fused {scores['fused']:.3f}"
-    print(f"fusion      student's weight {fusion['weight']:g}; best F0.5 of the {words}")
+    words = ", ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in scores.items())
+    print(f"fusion      student's weight {fusion['weight']:g}; best F0.5: {words}")
 
 
 def _discover(arguments: Arguments) -> None:

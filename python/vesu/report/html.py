@@ -79,7 +79,9 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "run": run,
         "summary": summary,
         "status": _status(run),
-        "untrained": summary is not None and summary.pipeline not in (None, "vesu"),
+        "untrained": summary is not None
+        and summary.pipeline not in (None, "vesu")
+        and not (summary.student and summary.student.teachers),
         "validation": validation,
         "baseline_notes": [_against_baselines(validation, key, words) for key, words in JUDGED],
         "score_table": _score_table(validation, (summary.pipeline if summary else None) or "vesu"),

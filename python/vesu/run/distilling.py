@@ -350,7 +350,9 @@ class _Work:
         session = self.session
         sequence = session.log.emit(name, **fields)
         if name in EVENTS:
-            kept = {"event": name, "seq": sequence, "ts_ns": str(session.clock.ts_ns()), "run_id": session.log.run_id}
+            last = int(self.events[-1]["ts_ns"]) if self.events else 0  # a clock that is set back repeats the last time
+            ts_ns = max(last, session.clock.ts_ns())
+            kept = {"event": name, "seq": sequence, "ts_ns": str(ts_ns), "run_id": session.log.run_id}
             self.events.append({**kept, **plain(dict(fields), name, [])})
         if name == "TRAINING_ENVIRONMENT_CHANGED":
             session.went_on(f"the training's {fields.get('field')} is another than the checkpoint's")

@@ -11,12 +11,15 @@ from vesu import baselines
 from vesu.config import RunConfig
 from vesu.data.cache import ArrayCache
 from vesu.distill.fusion import WEIGHTS, FusionChoice, choose_weight, surface_f_beta
+from vesu.run.baseline import volume_score
 from vesu.run.distilling import Distilled
 from vesu.run.model import PROX_PART, FusedStudent, SurfaceModel, VolumePrediction, fused
 from vesu.run.session import Session
 from vesu.run.stages import SourceIds
 
-__all__ = ["Fusion", "choose_fusion"]
+__all__ = ["Fusion", "ScorerFusion", "choose_fusion", "choose_scorer_fusion"]
+
+MEASURE = "F-beta (0.5) at the best threshold of each volume"
 
 Volumes = Mapping[str, tuple[NDArray[Any], NDArray[np.uint8]]]
 """CT and label by volume id."""
@@ -97,12 +100,45 @@ def choose_fusion(
     entry = {
         **choice.to_json(),
         "volumes": list(volumes),
-        "measure": "F-beta (0.5) at the best threshold of each volume",
+        "measure": MEASURE,
         "mean_scores": scores,
         "nx46": nx46.choice.to_json(),
     }
     session.log.emit("FUSION_MEASURED", weight=weight, scores=scores, volumes=list(volumes))
     return Fusion(FusedStudent(distilled.student, weight, distilled.device), predictions, entry)
+
+
+@dataclass(frozen=True, eq=False)
+class ScorerFusion:
+    """The student with its weight beside a historical scorer."""
+
+    student: FusedStudent
+    probabilities: Mapping[str, NDArray[np.float32]]
+    """The student's, of the validation volumes."""
+    entry: Mapping[str, Any]
+    """The summary's entry."""
+
+
+def choose_scorer_fusion(
+    session: Session, volumes: Volumes, ids: Mapping[str, SourceIds], distilled: Distilled, cache: ArrayCache
+) -> ScorerFusion:
+    """:func:`choose_fusion` with the configured historical scorer in the ensemble's place (R25)."""
+    config, name = session.config, session.config.pipeline
+    student, other = {}, {}
+    for volume_id, (image, _) in volumes.items():
+        found = distilled.predict(image, ids[volume_id].image, cache, poll=session.stops.poll)
+        student[volume_id] = np.asarray(found.probability)
+        other[volume_id] = volume_score(image, config)
+    labels = {volume_id: label for volume_id, (_, label) in volumes.items()}
+    asked, pairs = config.student.fusion, [(student[each], other[each]) for each in volumes]
+    tried = WEIGHTS if asked == "auto" else (asked,)
+    choice = choose_weight(pairs, list(labels.values()), weights=tried, poll=session.stops.poll)
+    session.log.emit("FUSION_WEIGHT_CHOSEN", asked=asked, **choice.to_json())
+    alone = {label: _mean_of(each, labels) for label, each in ((name, other), ("student", student))}
+    scores = alone | {"fused": choice.score}
+    session.log.emit("FUSION_MEASURED", weight=choice.weight, scores=scores, volumes=list(volumes))
+    entry = {**choice.to_json(), "volumes": list(volumes), "measure": MEASURE, "mean_scores": scores}
+    return ScorerFusion(FusedStudent(distilled.student, choice.weight, distilled.device), student, entry)
 
 
 Predictions = Mapping[str, VolumePrediction]
@@ -133,4 +169,8 @@ def _beside_nx46(config: RunConfig, student: Predictions, volumes: Volumes, poll
 
 
 def _mean(predictions: Predictions, labels: Mapping[str, Any]) -> float:
-    return float(np.mean([surface_f_beta(predictions[name].probability, label) for name, label in labels.items()]))
+    return _mean_of({name: found.probability for name, found in predictions.items()}, labels)
+
+
+def _mean_of(probabilities: Mapping[str, NDArray[np.float32]], labels: Mapping[str, Any]) -> float:
+    return float(np.mean([surface_f_beta(probabilities[name], label) for name, label in labels.items()]))

@@ -35,6 +35,7 @@ from vesu.run.progress import PHASES, Progress
 from vesu.run.result import RunResult
 from vesu.run.safe_submission import SafeSubmission
 from vesu.run.session import Session
+from vesu.run.stages import SourceIds
 from vesu.run.stopwatch import TimedCache
 from vesu.run.teaching import plan_distillation, prepare_device
 from vesu.run.verdict import go_no_go
@@ -304,7 +305,7 @@ class _Run:
                 self.inventory,
                 work_dir=session.folder,
                 cache_dir=self.cache_folder,
-                need_train=session.config.pipeline == "vesu",
+                need_train=session.config.pipeline == "vesu" or self.teaching.due,
                 need_tests=True,
                 seed=session.config.seed,
                 n_threads=session.config.n_threads,
@@ -335,16 +336,11 @@ class _Run:
         self.prepared = prepared = learning.prepare(session, split, self.cache, self.spec, coverage)
         grid = learning.fit(session, prepared)
         coverage.finish(session.folder)
-        distilled = self._distil(split)
+        distilled = self._distil(split, prepared.ids)
         found = segmenting.segment_all(session, inventory, prepared, self.cache, self.spec, grid, distilled)
         ranking = {} if found.ranking is None else {"ranking": dict(found.ranking)}
         search = learning.search_entry(session, prepared.data, grid) | ranking
-        student = {}
-        if distilled is not None:
-            kpis = self.device_use.kpis()  # of this session
-            session.log.emit("DEVICE_USE", **kpis)
-            student = {"student": {**distilled.report, "fusion": found.fusion, "device_use": kpis}}
-        return {"search": search, "validation": dict(found.validation), **student}
+        return {"search": search, "validation": dict(found.validation), **self._student_entry(distilled, found.fusion)}
 
     def _prepare_student(self) -> None:
         """Say whether a student is due, and that it can be trained: better fail now than after hours of search."""
@@ -356,26 +352,43 @@ class _Run:
         self.device_use = DeviceUse(session.tell)
         self.device = prepare_device(teaching, session.config, self.device_use.emit)
 
-    def _distil(self, split: Split) -> distilling.Distilled | None:
+    def _student_entry(
+        self, distilled: distilling.Distilled | None, fusion: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """The summary's part on the student; empty without one."""
+        if distilled is None:
+            return {}
+        kpis = self.device_use.kpis()  # of this session
+        self.session.log.emit("DEVICE_USE", **kpis)
+        return {"student": {**distilled.report, "fusion": fusion, "device_use": kpis}}
+
+    def _distil(self, split: Split, ids: Mapping[str, SourceIds]) -> distilling.Distilled | None:
         """The student, from its teachers (R18-R23); None where none is due."""
         if not self.teaching.due:
             return None
-        assert self.prepared is not None
         asking_s, training_s, _ = distillation_costs(self.inventory, self.session.config, len(self.teaching.teachers))
         part = asking_s / (asking_s + training_s)
         return distilling.distil(
-            self.session, self.teaching, split, self.prepared.ids, self.cache, self.device, self.device_use, part
+            self.session, self.teaching, split, ids, self.cache, self.device, self.device_use, part
         )
 
     def _baseline(self) -> dict[str, Any]:
-        """Segment with a historical scorer: nothing is trained, and the labels there are only measure it (R32)."""
-        session = self.session
+        """Segment with a historical scorer (R32): it learns nothing, unless a student beside it was asked for (R25)."""
+        session, pairs = self.session, self.inventory.pairs
         session.went_on()
-        labelled = scored_pairs(self.inventory.pairs, session.config)
         self.cache = self._open_cache()
-        ids = learning.load(session, labelled, self.cache) if labelled else {}
-        validation = segmenting.segment_by_scorer(session, self.inventory, self.cache, ids)
-        return {"validation": validation} if labelled else {}
+        if not self.teaching.due:
+            labelled = scored_pairs(pairs, session.config)
+            ids = learning.load(session, labelled, self.cache) if labelled else {}
+            found = segmenting.segment_by_scorer(session, self.inventory, self.cache, ids)
+            return {"validation": found.validation} if labelled else {}
+        split = configured_split(pairs, session.config)
+        used = sorted((*split.train, *split.validation), key=lambda pair: pair.volume_id)
+        ids = learning.load(session, used, self.cache)
+        learning.identify(session, split, ids, self.spec)
+        distilled = self._distil(split, ids)
+        found = segmenting.segment_by_scorer(session, self.inventory, self.cache, ids, distilled)
+        return {"validation": found.validation, **self._student_entry(distilled, found.fusion)}
 
     def _open_cache(self) -> ArrayCache:
         config = self.session.config

@@ -168,8 +168,9 @@ def phase_weights(
 
     ``n_teachers`` is the number of teachers that a student is distilled from; none where there is no student.
     """
+    costs = (0.0, 0.0, 0.0) if n_teachers is None else distillation_costs(inventory, config, n_teachers)
     if config.pipeline != "vesu":
-        return _baseline_weights(inventory, config)
+        return _baseline_weights(inventory, config, costs)
 
     def voxels(paths: Iterable[Path]) -> float:
         return _voxels(inventory, paths)
@@ -181,9 +182,7 @@ def phase_weights(
     samples = len(pairs) * config.sampling.voxels_per_volume
     steps = samples * sum(by_epoch) * config.search.max_iter * 3 * n_channels
     later_passes = math.ceil(len(by_epoch) / DRAWS_PER_PASS) - 1
-    asked_s, trained_s, predicted_s = (
-        (0.0,) * 3 if n_teachers is None else distillation_costs(inventory, config, n_teachers)
-    )
+    asked_s, trained_s, predicted_s = costs
     in_reserve = test * _BASELINE_S_PER_VOXEL if config.time.fallback != "empty" else 0.0
     return {
         "discovery": 0.2,
@@ -280,19 +279,21 @@ def _ranking_s(inventory: Inventory, config: RunConfig, n_candidates: int) -> fl
     return pool * scored * _RANK_S_PER_VOXEL
 
 
-def _baseline_weights(inventory: Inventory, config: RunConfig) -> dict[str, float]:
-    """Of a run that trains nothing, and loads the volumes that it is scored on."""
+def _baseline_weights(inventory: Inventory, config: RunConfig, costs: tuple[float, float, float]) -> dict[str, float]:
+    """Of a run without a search, which loads the volumes that it is scored on, and those that a student learns from."""
     scored = _voxels(inventory, (pair.image for pair in scored_pairs(inventory.pairs, config)))
+    loaded = _voxels(inventory, (pair.image for pair in _used(inventory, config))) if any(costs) else scored
+    asked_s, trained_s, predicted_s = costs
     test = _voxels(inventory, (volume.image for volume in inventory.tests))
     return {
         "discovery": 0.2,
         "preflight": 0.5,
-        "load": 0.1 + scored * 2 * _READ_S_PER_VOXEL if inventory.pairs else 0.0,
+        "load": 0.1 + loaded * 2 * _READ_S_PER_VOXEL if inventory.pairs else 0.0,
         "features": 0.0,
         "train_data": 0.0,
         "fit": 0.0,
-        "distillation": 0.0,
-        "segment": 0.1 + (test + scored) * _BASELINE_S_PER_VOXEL,
+        "distillation": asked_s + trained_s,
+        "segment": 0.1 + predicted_s + (test + scored) * _BASELINE_S_PER_VOXEL,
         "package": 0.1 + test * _READ_S_PER_VOXEL * 5,
     }
 

@@ -14,7 +14,7 @@ from vesu.features import FeatureSpec
 from vesu.grid_search import ElasticNetLogisticGrid, interim_model
 from vesu.run import baseline, stages
 from vesu.run.distilling import Distilled
-from vesu.run.fusing import Fusion, choose_fusion
+from vesu.run.fusing import Fusion, choose_fusion, choose_scorer_fusion
 from vesu.run.learning import Prepared
 from vesu.run.model import SurfaceModel
 from vesu.run.outputs import StepSlices, diagnostics_entry, write_unmatched, write_views
@@ -77,12 +77,27 @@ def segment_all(
         return calibrated
 
 
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What a historical scorer's masks are worth, and how a student was fused with it; None where there is none."""
+
+    validation: Mapping[str, Any] | None
+    fusion: Mapping[str, Any] | None
+
+
 def segment_by_scorer(
-    session: Session, inventory: Inventory, cache: ArrayCache, ids: Mapping[str, stages.SourceIds]
-) -> dict[str, Any] | None:
-    """Masks by the configured historical scorer, scored where there are labels (R32)."""
+    session: Session,
+    inventory: Inventory,
+    cache: ArrayCache,
+    ids: Mapping[str, stages.SourceIds],
+    distilled: Distilled | None = None,
+) -> Scored:
+    """Masks by the configured historical scorer, scored where there are labels (R32), with a student where given."""
     labelled = scored_pairs(inventory.pairs, session.config)
-    validation, kept = None, _kept(session, inventory.tests)
+    validation, kept, fusion = None, _kept(session, inventory.tests), None
+    if distilled is not None:
+        volumes = _cached_pairs(session, labelled, ids, cache)
+        fusion = choose_scorer_fusion(session, volumes, ids, distilled, cache)
     with session.phase("segment", len(labelled) + len(inventory.tests), done_units=len(kept)) as phase:
         if labelled:
             pairs = ((pair.volume_id, _cached_pair(session, pair, ids[pair.volume_id], cache)) for pair in labelled)
@@ -91,18 +106,21 @@ def segment_by_scorer(
                 session.config,
                 on_volume=lambda _: phase.advance(1),
                 on_scored=lambda scored: _write_scored(session.folder, scored),
+                student=None if fusion is None else lambda name: (fusion.student.weight, fusion.probabilities[name]),
             )
             session.log.emit("BASELINE_VALIDATED", pipeline=session.config.pipeline, validation=validation)
 
         def by_scorer(test: TestVolume) -> None:
             image = read_volume(test.image, n_threads=session.config.n_threads)
             slices = StepSlices(image)
-            score, result = baseline.segment_volume(image, session.config, on_step=slices.add)
-            _write_volume(session, test, image, score, None, result, slices)
+            own = None if fusion is None else fusion.student.predict(image, poll=session.stops.poll)
+            with_student = None if fusion is None or own is None else (fusion.student.weight, own.probability)
+            score, result = baseline.segment_volume(image, session.config, on_step=slices.add, student=with_student)
+            _write_volume(session, test, image, score, None if own is None else own.uncertainty, result, slices)
             phase.advance(1)
 
         _segment_tests(session, inventory.tests, kept, by_scorer)
-    return validation
+    return Scored(validation, None if fusion is None else fusion.entry)
 
 
 def segment_in_reserve(session: Session, tests: Sequence[TestVolume], advance: Callable[[float], None]) -> None:

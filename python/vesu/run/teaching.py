@@ -54,7 +54,8 @@ def plan_distillation(config: RunConfig, data: Path) -> DistillationPlan:
     ----------
     config : RunConfig
         ``student.use``: 'auto' makes a student due where teachers, usable or not, are present: a set of teachers that
-        were all refused is no reason to go on without them in silence.
+        were all refused is no reason to go on without them in silence. Beside a historical scorer one is trained only
+        where that was asked for ('on').
     data : path
         The data folder; ``teachers`` is looked for in it and beside it where ``teachers.folder`` names none.
 
@@ -64,10 +65,10 @@ def plan_distillation(config: RunConfig, data: Path) -> DistillationPlan:
         With a ``problem`` where a student is due and there is no teacher; nothing is raised here.
     """
     use = config.student.use
-    if config.pipeline != "vesu":
-        return DistillationPlan(False, f"pipeline {config.pipeline} trains nothing")
     if use == "off":
         return DistillationPlan(False, "student.use is 'off'")
+    if config.pipeline != "vesu" and use != "on":
+        return DistillationPlan(False, f"pipeline {config.pipeline} trains nothing; student.use='on' adds a student")
     named = bool(config.teachers.folder)
     candidates = [Path(config.teachers.folder)] if named else [data / BESIDE, data.parent / BESIDE]
     folder = next((each for each in candidates if each.is_dir()), None)
