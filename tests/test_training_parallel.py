@@ -46,11 +46,11 @@ def test_two_processes_train_the_bits_of_one() -> None:  # R19
     assert theirs.split(" ", 3)[0] == digest
     assert theirs.split(" ", 3)[3] == evidence  # losses and validations, to the last bit
     assert theirs.split(" ", 3)[1] == n_saves
-    assert stopped == "another"
+    assert stopped == "another another"
     ours, stopped = second.splitlines()
     assert ours.split(" ", 3)[:3] == [digest, "0", "0"]  # the second neither saves nor emits
     assert int(n_events) > 0
-    assert stopped == "itself"
+    assert stopped == "itself itself"
 
 
 def test_passes_that_cannot_be_shared_are_refused() -> None:

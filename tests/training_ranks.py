@@ -16,10 +16,10 @@ def outcome() -> str:
     return f"{student.weights_digest} {len(saves)} {len(events)} {losses!r} {student.history!r}"
 
 
-def stopped(rank: int) -> str:
-    """Only the second process is stopped, in its second pass."""
+def stopped(rank: int, calls: int) -> str:
+    """Only the second process is stopped: while it looks through its volumes, and in a pass."""
     try:
-        train(config(**SETTINGS), poll=stopping_after(1) if rank == 1 else None)
+        train(config(**SETTINGS), poll=stopping_after(calls) if rank == 1 else None)
     except AnotherRankStopped:
         return "another"
     except Stop:
@@ -36,5 +36,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     print(outcome())
-    print(stopped(int(os.environ["RANK"])))
+    print(*(stopped(int(os.environ["RANK"]), calls) for calls in (1, 4)))
     distributed.destroy_process_group()

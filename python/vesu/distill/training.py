@@ -134,10 +134,13 @@ def train_student_distilled(
     skeletonise = tubed_skeleton if config.skeleton_weight > 0 else None
     with joined_ranks(str(device)) as ranks:
         ranks.check_divides(config.accumulate)
+        with ranks.together():
+            volumes = _prepared(train, skeletonise, poll)
+            held_out = _prepared(judged(validation), None, poll)
         with torch_settings(ranks.device, config, n_threads):
             trainer = Trainer(
-                _prepared(train, skeletonise, poll),
-                _prepared(judged(validation), None, poll),
+                volumes,
+                held_out,
                 config,
                 seed=seed,
                 ranks=ranks,
