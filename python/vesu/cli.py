@@ -1,7 +1,8 @@
 """The command line: the same steps as the functions of ``import vesu``.
 
 Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no traceback), 3 a run whose time was over
-before its work (its state is saved, its zip valid), 130 interrupted, 143 terminated.
+before its work (its state is saved, its zip valid), 4 a distillation that was due and did not run (the zip in reserve
+is valid, the verdict is NO_GO_SUBMISSION), 130 interrupted, 143 terminated.
 """
 
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from vesu import __version__
-from vesu.errors import ArgumentError, VesuError
+from vesu.errors import ArgumentError, DistillationNotExecuted, VesuError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -30,6 +31,7 @@ Commands: TypeAlias = "_SubParsersAction[Parser]"
 __all__ = ["main"]
 
 STOPPED = 3
+NOT_DISTILLED = 4
 
 # Imports of the stages sit inside the commands, so that `vesu --help` answers at once.
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except VesuError as error:
         print(f"vesu: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+        return NOT_DISTILLED if isinstance(error, DistillationNotExecuted) else 2
     except KeyboardInterrupt:
         print("vesu: interrupted", file=sys.stderr)
         return 130
@@ -103,6 +105,7 @@ def _parser() -> Parser:
         action="store_true",
         help="on resuming: do again what depends on changed settings or data, instead of refusing",
     )
+    _add_student(run)
     _add_config(run)
 
     find = _command(commands, "discover", _discover, "list pairs, tests and orphans of a data folder as JSON")
@@ -212,10 +215,31 @@ def _add_config(parser: Parser, pipeline: str = "vesu (default), or a historical
     )
 
 
+def _add_student(parser: Parser) -> None:
+    parser.add_argument(
+        "--student",
+        nargs="?",
+        const="on",
+        choices=("auto", "on", "off"),
+        help="train a student from frozen teachers: auto (default) where teachers are present, on (also without a "
+        "value) always, off never",
+    )
+    parser.add_argument(
+        "--teachers", type=Path, metavar="DIR", help="folder of the teachers (default: `teachers` in or beside DATA)"
+    )
+
+
 def _config(arguments: Arguments) -> "RunConfig":
     from vesu.config import load_config
 
-    chosen = [] if arguments.pipeline is None else [f"pipeline={json.dumps(arguments.pipeline)}"]
+    given = {
+        "pipeline": arguments.pipeline,
+        "student.use": getattr(arguments, "student", None),
+        "teachers.folder": getattr(arguments, "teachers", None),
+    }
+    chosen = [
+        f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in given.items() if value is not None
+    ]
     return load_config(arguments.config, overrides=[*arguments.set, *chosen])
 
 
@@ -259,7 +283,8 @@ def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "
         print(f"search      {size} in {search['seconds']:.1f} s")
         chosen_by = "volumes kept from training (they chose candidates and threshold)"
     elif summary["pipeline"] != "vesu":
-        print(f"pipeline    {summary['pipeline']}: a historical scorer, nothing was trained")
+        learned = "a student was trained beside it" if "student" in summary else "nothing was trained"
+        print(f"pipeline    {summary['pipeline']}: a historical scorer, {learned}")
         chosen_by = "labelled volumes"
     if validation:
         held_out = f"{len(validation['volumes'])} {chosen_by}"
@@ -267,6 +292,7 @@ def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "
         brightest = validation["baselines"]["intensity_quantile"]["f1"]
         print(f"            the brightest voxels, as many: F1 {brightest:.3f}")
         _print_score(validation)
+    _print_student(summary)
     print(f"submission  {result.submission.path} is valid: {sealed}")
     print(f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}...")
     print(f"report      {result.report or f'none: {result.report_problem}'}")
@@ -284,6 +310,23 @@ def _print_score(validation: Mapping[str, Any]) -> None:
     rivals = {"the brightest voxels": "intensity_quantile", "nothing at all": "all_background"}
     words = [f"{words} {validation['baselines'][name]['score']:.3f}" for words, name in rivals.items()]
     print(f"            for comparison: {', '.join(words)}")
+
+
+def _print_student(summary: Mapping[str, Any]) -> None:
+    """Whether a student was distilled, and what its part in the result is."""
+    if (student := summary.get("student")) is None:
+        gate = summary["go_no_go"]["gates"]["distillation"]
+        print(f"student     none: {gate['reason']}")
+        return
+    kpis, fusion = student["kpis"], student["fusion"]
+    print(
+        f"student     from {len(student['teachers'])} teachers (coverage {kpis['teacher_coverage_pct']:.0f} %), "
+        f"alignment gain {kpis['teacher_alignment_gain_before_after']:.3f}, "
+        f"retention {kpis['student_knowledge_retention_score']:.2f}"
+    )
+    scores = fusion["mean_scores"]
+    words = ", ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in scores.items())
+    print(f"fusion      student's weight {fusion['weight']:g}; best F0.5: {words}")
 
 
 def _discover(arguments: Arguments) -> None:

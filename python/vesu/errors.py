@@ -45,6 +45,10 @@ class ResumeIncompatible(VesuError, ValueError):
     """A checkpoint of another run than this one would be; the message names each field with its old and new value."""
 
 
+class DistillationNotExecuted(VesuError, RuntimeError):
+    """A distillation that was asked for or due, and that the log does not prove; the message says what is missing."""
+
+
 class InternalError(VesuError, RuntimeError):
     """A bug in vesu itself (a caught panic). Please report it with the message."""
 
@@ -52,6 +56,7 @@ class InternalError(VesuError, RuntimeError):
 __all__ = [
     "ArgumentError",
     "DataError",
+    "DistillationNotExecuted",
     "EvidenceError",
     "FileError",
     "FormatError",
