@@ -355,7 +355,7 @@ class _Work:
             kept = {"event": name, "seq": sequence, "ts_ns": str(ts_ns), "run_id": session.log.run_id}
             self.events.append({**kept, **plain(dict(fields), name, [])})
         if name == "TRAINING_ENVIRONMENT_CHANGED":
-            session.went_on(f"the training's {fields.get('field')} is another than the checkpoint's")
+            session.went_on(f"the training's environment: {fields.get('field')} is not what it was at the checkpoint")
 
     def loaded_before(self) -> bool:
         """Whether the evidence holds a load of every teacher already."""
