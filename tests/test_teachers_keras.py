@@ -101,15 +101,12 @@ def _compare_and_refuse(made: Path, tmp_path: Path) -> None:
         path.write_bytes(data)
         return network.load(recipe | {"weights": str(path)} | changed)
 
-    load(seg)
+    load(edited(seg, lambda file: file.create_dataset("optimizer/vars/0", data=[1.0])))  # a training's, and no weight
     given = OutputSpec(3, 1, "probabilities", ignored_class=2)
     teacher.spec = keras_teacher(tmp_path / "s", seg, "SegFormer", output=given)
     share = answers(made, "SegFormer")
     torch.testing.assert_close(teacher.logits(seen), share[:, 1:2].log() - share[:, :1].log(), rtol=1e-5, atol=1e-5)
 
-    with pytest.raises(FormatError, match=r"do not fit the network of the recipe|arrays of the file"):
-        load(trans)  # another network's
-    load(edited(seg, lambda file: file.create_dataset("optimizer/vars/0", data=[1.0])))  # a training's, and no weight
     refusals = {
         "differ: /extra/vars/0": lambda file: file.create_dataset("extra/vars/0", data=[1.0]),
         "do not fit|lacks it": lambda file: file.__delitem__(first_array(file)),
