@@ -233,6 +233,14 @@ def test_a_patch_that_the_teachers_doubt_weighs_less():  # R19
     assert soft_label_divergence(logit, soft, 0.25 * torch.ones_like(soft), 2.0) == pytest.approx(sure / 4)
 
 
+def test_what_hardly_counts_is_not_blown_up_to_a_whole_mean():  # R19
+    output, _ = random_case(13, (1, 1, 2, 2, 2))
+    doubtful = torch.zeros_like(output.logit)
+    doubtful[0, 0, 0, 0, 0] = 0.1
+    full = error_variance(output, doubtful * 0, (doubtful > 0).double())
+    assert error_variance(output, doubtful * 0, doubtful).item() == pytest.approx(0.1 * full.item())
+
+
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 @pytest.mark.parametrize("told_by", ["labels", "teachers"])
 def test_the_log_variance_learns_the_error(rate, told_by):  # R19
@@ -299,7 +307,9 @@ def test_soft_cl_dice_is_that_of_its_authors():  # R19
 def test_a_patch_without_surface_has_no_dice_but_a_cross_entropy():  # R19
     zeros = torch.zeros(1, 1, 2, 2, 2)
     ones = torch.ones_like(zeros)
-    assert dice(ones / 2, zeros, ones).item() == soft_cl_dice(ones / 2, zeros, ones).item() == 0
+    speck = zeros.clone()
+    speck[..., 0] = 0.5
+    assert dice(speck, zeros, ones).item() == soft_cl_dice(speck, zeros, ones).item() == 0
     assert surface_cross_entropy(zeros, zeros, ones).item() == pytest.approx(np.log(2))
 
 

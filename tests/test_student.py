@@ -184,6 +184,19 @@ def test_gates_begin_open_and_every_weight_learns():  # R19
     assert not [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
 
 
+def test_the_gates_tell_slices_and_voxels_apart():  # R19
+    torch.manual_seed(0)
+    features = torch.ones(1, 4, 6, 5, 5)
+    features[:, 1, 2] = 9  # one slice of one channel
+    features[:, 3, 5, 4, 0] = 9  # one voxel
+    depth = DepthGate(4)(features) / features
+    assert torch.allclose(depth.amax((3, 4)), depth.amin((3, 4)))  # alike within a slice
+    assert (depth[:, :, 2] - depth[:, :, 0]).abs().max() > 1e-3
+    space = SpatialGate()(features) / features
+    assert torch.allclose(space.amax(1), space.amin(1), atol=1e-6)  # alike over channels
+    assert (space[0, 0, 5, 4, 0] - space[0, 0, 4, 0, 4]).abs() > 1e-3
+
+
 def test_patches_of_a_batch_do_not_see_each_other():  # R19: a batch may be split over passes and processes
     model, x = build_student(SMALL, seed=0), patches(3)
     together = model(x).logit

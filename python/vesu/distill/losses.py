@@ -102,8 +102,7 @@ class DistillationLoss:
 
     def __call__(self, output: StudentOutput, target: Target) -> LossTerms:
         _check_shapes(output, target)
-        with torch.autocast(output.logit.device.type, enabled=False):
-            terms = {name: values.mean() for name, values in self._per_patch(_whole(output), target).items()}
+        terms = {name: values.mean() for name, values in self._per_patch(_whole(output), target).items()}
         weights = {
             "soft": self.config.soft_weight,
             "skeleton": self.config.skeleton_weight,
