@@ -36,7 +36,7 @@ def test_two_processes_train_the_bits_of_one() -> None:  # R19
     processes = [started(rank, port) for rank in range(2)]
     alone = training_ranks.outcome()  # meanwhile
     try:
-        (first, second), errors = zip(*(process.communicate(timeout=120) for process in processes), strict=True)
+        (first, second), errors = zip(*(process.communicate(timeout=600) for process in processes), strict=True)
     finally:
         for process in processes:
             process.kill()
