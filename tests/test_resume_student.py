@@ -1,5 +1,6 @@
 """A run with a student in several sessions: the same bits, and one proof over all of them (R22, R33, R36, R37)."""
 
+import dataclasses
 import hashlib
 import shutil
 from pathlib import Path
@@ -203,3 +204,15 @@ def test_a_changed_student_leaves_the_search_alone(
     assert len(events(folder, "TRAIN_ITERATION")) == before  # the search was done, and stands
     fresh = vesu.run(dataset, tmp_path / "fresh", config=other, display="none", cache=cache)
     assert outcome(folder) == outcome(fresh.folder)
+
+
+def test_a_machine_that_computes_otherwise_is_said(
+    whole: Whole, dataset: Path, config: vesu.RunConfig, tmp_path: Path
+) -> None:  # R37
+    _, cache, taken = whole
+    folder = shutil.copytree(training_cuts(taken)[2], tmp_path / "run")
+    other = dataclasses.replace(config, n_threads=2)
+    found = vesu.run(dataset, folder, config=other, display="none", cache=cache, resume="latest")
+    assert found.finished and found.summary["go_no_go"]["verdict"] == "GO"
+    reasons = [event["reason"] for event in events(folder, "RESUME_OK")]
+    assert reasons == ["the training's environment: threads is not what it was at the checkpoint"]

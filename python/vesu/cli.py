@@ -10,7 +10,7 @@ import os
 import sys
 from argparse import ArgumentParser as Parser
 from argparse import Namespace as Arguments
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -273,60 +273,9 @@ def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "
     import vesu
 
     result = vesu.run(data, arguments.out, config=_config(arguments), display=display, **how)
-    summary = result.summary
-    validation, search, ledger = summary.get("validation"), summary.get("search"), summary["ledger"]
-    sealed = f"{len(result.submission.members)} masks, sha256 {result.submission.sha256[:16]}..."
-    if not result.finished:
-        print(f"stopped     the session's time is over; go on with --resume-from-checkpoint --out {result.folder}")
-    if search:
-        size = f"{search['candidates']} candidates x {search['max_iter']} iterations on {search['samples']} voxels"
-        print(f"search      {size} in {search['seconds']:.1f} s")
-        chosen_by = "volumes kept from training (they chose candidates and threshold)"
-    elif summary["pipeline"] != "vesu":
-        learned = "a student was trained beside it" if "student" in summary else "nothing was trained"
-        print(f"pipeline    {summary['pipeline']}: a historical scorer, {learned}")
-        chosen_by = "labelled volumes"
-    if validation:
-        held_out = f"{len(validation['volumes'])} {chosen_by}"
-        print(f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on {held_out}")
-        brightest = validation["baselines"]["intensity_quantile"]["f1"]
-        print(f"            the brightest voxels, as many: F1 {brightest:.3f}")
-        _print_score(validation)
-    _print_student(summary)
-    print(f"submission  {result.submission.path} is valid: {sealed}")
-    print(f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}...")
-    print(f"report      {result.report or f'none: {result.report_problem}'}")
-    print(f"elapsed     {summary['elapsed_s']:.1f} s")
+    print(result)
     if not result.finished:
         raise SystemExit(STOPPED)
-
-
-def _print_score(validation: Mapping[str, Any]) -> None:
-    """The competition's score on the validation volumes, and of the trivial baselines on the same."""
-    terms = (
-        f"topology {validation['topology']:.3f}, surface Dice {validation['surface']:.3f}, VOI {validation['voi']:.3f}"
-    )
-    print(f"score       {validation['score']:.3f}: {terms}")
-    rivals = {"the brightest voxels": "intensity_quantile", "nothing at all": "all_background"}
-    words = [f"{words} {validation['baselines'][name]['score']:.3f}" for words, name in rivals.items()]
-    print(f"            for comparison: {', '.join(words)}")
-
-
-def _print_student(summary: Mapping[str, Any]) -> None:
-    """Whether a student was distilled, and what its part in the result is."""
-    if (student := summary.get("student")) is None:
-        gate = summary["go_no_go"]["gates"]["distillation"]
-        print(f"student     none: {gate['reason']}")
-        return
-    kpis, fusion = student["kpis"], student["fusion"]
-    print(
-        f"student     from {len(student['teachers'])} teachers (coverage {kpis['teacher_coverage_pct']:.0f} %), "
-        f"alignment gain {kpis['teacher_alignment_gain_before_after']:.3f}, "
-        f"retention {kpis['student_knowledge_retention_score']:.2f}"
-    )
-    scores = fusion["mean_scores"]
-    words = ", ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in scores.items())
-    print(f"fusion      student's weight {fusion['weight']:g}; best F0.5: {words}")
 
 
 def _discover(arguments: Arguments) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,11 @@ from vesu.data.storage import make_folder, remove_tree_atomic, write_bytes_atomi
 from vesu.distill.device import DeviceUse
 from vesu.distill.proof import EVENTS, Proof, require_distilled
 from vesu.distill.transfer import ALIGNMENT_REPORT, MEMORY_MANIFEST, TeacherDistillation, TransferReport
-from vesu.distill.values import SoftLabels, StudentPrediction, TrainingVolume
+from vesu.distill.values import SoftLabels, TrainingVolume
 from vesu.errors import DistillationNotExecuted, ResumeIncompatible, VesuError
 from vesu.run import compatibility, stages
 from vesu.run.checkpoint.manifest import plain
+from vesu.run.distilled import Distilled, cached_prediction
 from vesu.run.history import events_named
 from vesu.run.model import STUDENT_FOLDER
 from vesu.run.outputs import write_student_views
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vesu.distill.training import TrainedStudent
     from vesu.run.progress import PhaseProgress
 
-__all__ = ["Distilled", "distil", "prove"]
+__all__ = ["distil", "prove"]
 
 VIEWS_FOLDER = "student_views"
 """In the run folder: slices of the validation volumes, for the report."""
@@ -43,29 +43,6 @@ UNITS = 200.0
 
 LATER_PART = 0.05
 """Of the phase, what measuring the finished student takes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Distilled:
-    """The student of a run, and where it computes."""
-
-    student: "TrainedStudent"
-    device: str
-    digest: str
-    """BLAKE3 of its weights: what is cached of its answers lies under it."""
-    report: Mapping[str, Any]
-    """The summary's entry."""
-
-    def predict(
-        self,
-        image: NDArray[Any],
-        image_id: str,
-        cache: ArrayCache,
-        on_part: Callable[[float], None] | None = None,
-        poll: Callable[[], None] | None = None,
-    ) -> StudentPrediction:
-        """Its answer for a volume whose file has this BLAKE3, kept in the cache."""
-        return _cached_prediction(self.student, self.digest, image, image_id, self.device, cache, on_part, poll)
 
 
 def distil(
@@ -166,36 +143,6 @@ def _restored(session: Session, device: str) -> Distilled:
     student = TrainedStudent.load(folder)
     session.log.emit("STUDENT_READY", weights_digest=student.weights_digest, cursor=dict(state.cursor))
     return Distilled(student, device, student.weights_digest, state.report)
-
-
-def _cached_prediction(
-    student: "TrainedStudent",
-    digest: str,
-    image: NDArray[Any],
-    image_id: str,
-    device: str,
-    cache: ArrayCache,
-    on_part: Callable[[float], None] | None = None,
-    poll: Callable[[], None] | None = None,
-) -> StudentPrediction:
-    settings = student.config
-    key = cache.key(
-        "student-prediction/1",
-        student=digest,
-        volume=image_id,
-        patch=list(settings.patch),
-        overlap=settings.overlap,
-        flips=settings.flips,
-        batch=settings.batch,
-        precision=settings.precision,
-        device=device.partition(":")[0],
-    )
-
-    def compute() -> dict[str, NDArray[Any]]:
-        found = student.predict(image, device=device, batch=settings.batch, on_part=on_part, poll=poll)
-        return {"probability": found.probability, "uncertainty": found.uncertainty}
-
-    return StudentPrediction(**cache.get_or_compute(key, compute))
 
 
 class _Share:
@@ -311,7 +258,7 @@ class _Work:
             nonlocal done
             digest = model.weights_digest
             for volume in judged:
-                found = _cached_prediction(
+                found = cached_prediction(
                     model,
                     digest,
                     volume.image,
@@ -355,7 +302,7 @@ class _Work:
             kept = {"event": name, "seq": sequence, "ts_ns": str(ts_ns), "run_id": session.log.run_id}
             self.events.append({**kept, **plain(dict(fields), name, [])})
         if name == "TRAINING_ENVIRONMENT_CHANGED":
-            session.went_on(f"the training's {fields.get('field')} is another than the checkpoint's")
+            session.went_on(f"the training's environment: {fields.get('field')} is not what it was at the checkpoint")
 
     def loaded_before(self) -> bool:
         """Whether the evidence holds a load of every teacher already."""

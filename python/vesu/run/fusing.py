@@ -12,7 +12,7 @@ from vesu.config import RunConfig
 from vesu.data.cache import ArrayCache
 from vesu.distill.fusion import WEIGHTS, FusionChoice, choose_weight, surface_f_beta
 from vesu.run.baseline import volume_score
-from vesu.run.distilling import Distilled
+from vesu.run.distilled import Distilled
 from vesu.run.model import PROX_PART, FusedStudent, SurfaceModel, VolumePrediction, fused
 from vesu.run.session import Session
 from vesu.run.stages import SourceIds

@@ -22,6 +22,7 @@ from vesu.run import compatibility, distilling, evidence, learning, rng, segment
 from vesu.run.checkpoint import write_results_zip
 from vesu.run.costs import COSTS_NAME, Costs
 from vesu.run.coverage import TrainCoverage, plan_coverage
+from vesu.run.distilled import Distilled
 from vesu.run.events import EventLog
 from vesu.run.history import read_history
 from vesu.run.interrupts import StopRequested
@@ -352,9 +353,7 @@ class _Run:
         self.device_use = DeviceUse(session.tell)
         self.device = prepare_device(teaching, session.config, self.device_use.emit)
 
-    def _student_entry(
-        self, distilled: distilling.Distilled | None, fusion: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
+    def _student_entry(self, distilled: Distilled | None, fusion: Mapping[str, Any] | None) -> dict[str, Any]:
         """The summary's part on the student; empty without one."""
         if distilled is None:
             return {}
@@ -362,7 +361,7 @@ class _Run:
         self.session.log.emit("DEVICE_USE", **kpis)
         return {"student": {**distilled.report, "fusion": fusion, "device_use": kpis}}
 
-    def _distil(self, split: Split, ids: Mapping[str, SourceIds]) -> distilling.Distilled | None:
+    def _distil(self, split: Split, ids: Mapping[str, SourceIds]) -> Distilled | None:
         """The student, from its teachers (R18-R23); None where none is due."""
         if not self.teaching.due:
             return None

@@ -13,7 +13,7 @@ from vesu.data.volumes import read_volume, write_volume
 from vesu.features import FeatureSpec
 from vesu.grid_search import ElasticNetLogisticGrid, interim_model
 from vesu.run import baseline, stages
-from vesu.run.distilling import Distilled
+from vesu.run.distilled import Distilled
 from vesu.run.fusing import Fusion, choose_fusion, choose_scorer_fusion
 from vesu.run.learning import Prepared
 from vesu.run.model import SurfaceModel
