@@ -1,9 +1,9 @@
 """Teachers and student on a GPU, measured in one call: `python benches/distill_gpu.py` where a CUDA GPU, torch, MONAI
-and vesu are. Writes distill_gpu.json and prints the figures; `--toy` is the smoke run on a CPU, whose figures mean nothing.
+and vesu are. Writes distill_gpu.json and prints the figures; `--toy` is a smoke run on a CPU, its figures mean nothing.
 
 Measured: a training step alone with its share of what a bf16 matrix product reaches on the same device; the whole
-training with patches cut, logged and saved; a volume's prediction with its eight flips; two teachers; whether a training
-that goes on from its half gives the bits of the uninterrupted one; which phases ran on the GPU.
+training with patches cut, logged and saved; a volume's prediction with its eight flips; whether a training that goes on
+from its half gives the bits of the uninterrupted one; which phases ran on the GPU, two teachers' among them.
 """
 
 import argparse
@@ -167,7 +167,9 @@ def soft_volumes(on: Machine, size: Size, folder: Path) -> tuple[TrainingVolume,
     return tuple(replace(volume, soft=soft[volume.volume_id]) for volume in volumes)
 
 
-def whole_training(on: Machine, size: Size, volumes: tuple[TrainingVolume, ...]) -> tuple[TrainedStudent, dict[str, Any]]:
+def whole_training(
+    on: Machine, size: Size, volumes: tuple[TrainingVolume, ...]
+) -> tuple[TrainedStudent, dict[str, Any]]:
     """The training as a run does it, then again from its half: patches a second, and whether the bits are the same."""
     done = 0
     half: dict[str, bytes] = {}
@@ -262,15 +264,17 @@ def show(found: Mapping[str, Any]) -> None:
     for row in found["step"]:
         print(
             f"step alone{' (compiled)' if row['compiled'] else ''}: {row['patches_per_s']:.2f} patches/s, "
-            f"{row['tflops']:.1f} TFLOP/s, {100 * row['share_of_bf16_peak']:.1f} % of the {found['bf16_matmul_tflops']:.0f} "
-            "of a bf16 matrix product"
+            f"{row['tflops']:.1f} TFLOP/s, {100 * row['share_of_bf16_peak']:.1f} % "
+            f"of the {found['bf16_matmul_tflops']:.0f} of a bf16 matrix product"
         )
     training = found["training"]
     print(f"whole training: {training['patches_per_s']:.2f} patches/s")
     print(f"resumed with the same bits: {training['resume_has_the_same_bits']}")
     for row in found["prediction"]:
         flips = "eight flips" if row["flips"] else "no flips"
-        print(f"{size['predicted']}^3, overlap {row['overlap']}, {flips}: {row['seconds']:.2f} s (target {TARGET_S:.0f} s)")
+        print(
+            f"{size['predicted']}^3, overlap {row['overlap']}, {flips}: {row['seconds']:.2f} s (target {TARGET_S:.0f} s)"
+        )
     print(json.dumps(found["kpis"]))
 
 

@@ -1,7 +1,7 @@
 """What `distill_real.py` is made of: a checkpoint on disk, thresholds and scores, the table."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -93,7 +93,9 @@ def choose_threshold(answers: Answers, volumes: Sequence[TrainingVolume]) -> flo
     return max(tried, key=mean_score)
 
 
-def rows_of(held_out: str, who: str, answers: Answers, threshold: float, volumes: Sequence[TrainingVolume]) -> list[Row]:
+def rows_of(
+    held_out: str, who: str, answers: Answers, threshold: float, volumes: Sequence[TrainingVolume]
+) -> list[Row]:
     """Scores of one model on the held-out volumes."""
     rows = []
     for volume in volumes:
@@ -102,9 +104,7 @@ def rows_of(held_out: str, who: str, answers: Answers, threshold: float, volumes
         report, found = vesu.score(mask, label), validation.scores(mask, label)
         terms = (report.score, report.topology.score, report.surface.score, report.voi.score)
         density = float(mask[label != 2].mean())
-        rows.append(
-            Row(held_out, who, volume.volume_id, threshold, *terms, found["f1"], found["f_beta"], density)  # fmt: skip
-        )
+        rows.append(Row(held_out, who, volume.volume_id, threshold, *terms, found["f1"], found["f_beta"], density))
     return rows
 
 

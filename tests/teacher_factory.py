@@ -150,9 +150,7 @@ def train_network(recipe: TeacherRecipe, volumes: Sequence[TrainingVolume]) -> n
     return network.eval()
 
 
-def _batches(
-    recipe: TeacherRecipe, volumes: Sequence[TrainingVolume]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(recipe: TeacherRecipe, volumes: Sequence[TrainingVolume]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Image, normalised, and label (b, 1, z, y, x) of each step."""
     rng = np.random.default_rng(recipe.seed)
     seen = []

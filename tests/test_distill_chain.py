@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from teacher_factory import make_teachers, phantom_volumes, recipes
 
+from teacher_factory import make_teachers, phantom_volumes, recipes
 from vesu.config import StudentConfig, TeacherConfig
 from vesu.data.cache import ArrayCache
 from vesu.distill.ensemble import teacher_ensemble_infer
@@ -28,16 +28,16 @@ from vesu.run.events import EventLog
 ASK = TeacherConfig(overlap=0.0, flips=False)
 STUDENT = StudentConfig(
     preset="P1",
-    channels=(6, 12, 24),
+    channels=(4, 8, 16),
     patch=(32, 32, 32),
-    steps=80,
-    validate_every=80,
-    learning_rate=1e-2,
+    steps=90,
+    validate_every=45,
+    patience=1,
+    learning_rate=2e-2,
     ema_decay=0.9,
     overlap=0.0,
     flips=False,
 )
-SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Chain:
 
     specs: tuple[TeacherSpec, ...]
     train: tuple[TrainingVolume, ...]
-    """Soft labels on all, true labels on the first alone."""
+    """Soft labels, and no true one: all that the student knows comes from the teachers."""
     validation: tuple[TrainingVolume, ...]
     held_out: tuple[TrainingVolume, ...]
     single: Mapping[str, float]
@@ -75,8 +75,8 @@ def score(answers: Mapping[str, NDArray[np.float32]], volumes: tuple[TrainingVol
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     folder = tmp_path_factory.mktemp("chain")
-    train, held_out = phantom_volumes(5), phantom_volumes(1, seed=100)
-    make_teachers(folder / "teachers", train[:4], recipes=recipes())
+    train, held_out = phantom_volumes(4), phantom_volumes(2, seed=100)
+    make_teachers(folder / "teachers", train, recipes=recipes(steps=0.75))
     specs = find_teachers(folder / "teachers").teachers
     cache = ArrayCache(folder / "cache", max_bytes=1 << 30)
     log = folder / "events.jsonl"
@@ -86,18 +86,15 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
         return teacher_ensemble_infer(teachers, images, cache=cache, config=ASK, emit=emit, reload_cached=bool(emit))
 
     with EventLog(log, run_id="chain") as events:
-        soft = ask(specs, train[:4], lambda name, fields: events.emit(name, **fields))
+        soft = ask(specs, train[:3], lambda name, fields: events.emit(name, **fields))
     of_held_out = {spec.name: ask((spec,), held_out) for spec in specs}
     single = {
         name: score({key: probability(s) for key, s in answers.items()}, held_out)
         for name, answers in of_held_out.items()
     }
     ensemble = score({key: probability(s) for key, s in ask(specs, held_out).items()}, held_out)
-    taught = tuple(
-        replace(volume, soft=soft[volume.volume_id], label=volume.label if i == 0 else None)
-        for i, volume in enumerate(train[:4])
-    )
-    return Chain(specs, taught, train[4:], held_out, single, ensemble, log)
+    taught = tuple(replace(volume, label=None, soft=soft[volume.volume_id]) for volume in train[:3])
+    return Chain(specs, taught, phantom_volumes(1, side=32, seed=50), held_out, single, ensemble, log)
 
 
 def teach(train: tuple[TrainingVolume, ...], chain: Chain, emit: Any = None) -> TrainedStudent:
@@ -105,7 +102,7 @@ def teach(train: tuple[TrainingVolume, ...], chain: Chain, emit: Any = None) -> 
         train,
         chain.validation,
         STUDENT,
-        seed=SEED,
+        seed=0,
         device="cpu",
         emit=emit or (lambda name, fields: None),
         save=lambda parts, cursor: None,
@@ -115,7 +112,9 @@ def teach(train: tuple[TrainingVolume, ...], chain: Chain, emit: Any = None) -> 
 
 
 def held_out_score(student: TrainedStudent, chain: Chain) -> float:
-    answers = {volume.volume_id: student.predict(volume.image).probability for volume in chain.held_out}
+    """In one window, as the teachers saw the volumes: a seam costs more than anything learned here gains."""
+    asked = replace(student, config=replace(student.config, patch=chain.specs[0].patch))
+    answers = {volume.volume_id: asked.predict(volume.image).probability for volume in chain.held_out}
     return score(answers, chain.held_out)
 
 
@@ -126,7 +125,7 @@ def student(chain: Chain) -> TrainedStudent:
 
 
 def shuffled(soft: SoftLabels, seed: int) -> SoftLabels:
-    """The same answers, each for another voxel: as many surfaces, as sure, as much in agreement, and no knowledge."""
+    """The same answers, each for another voxel."""
     order = np.random.default_rng(seed).permutation(soft.mean_logit.size)
     fields = {name: getattr(soft, name) for name in ("mean_logit", "variance", "disagreement")}
     return replace(soft, **{name: np.ravel(array)[order].reshape(array.shape) for name, array in fields.items()})
@@ -151,13 +150,11 @@ def test_the_student_beats_the_mean_of_its_teachers(chain: Chain, student: Train
 
 
 def test_shuffled_soft_labels_teach_nothing(chain: Chain, student: TrainedStudent) -> None:  # R19, R22
-    """So that what the student knows came from the teachers and not from its one true label."""
-    lied_to = teach(
-        tuple(replace(v, soft=shuffled(v.soft, seed)) for seed, v in enumerate(chain.train) if v.soft is not None), chain
-    )
+    """As many surfaces, as sure, as much in agreement, but in other places."""
+    lied_to = teach(tuple(replace(v, soft=shuffled(v.soft, seed)) for seed, v in enumerate(chain.train)), chain)
     found, without = held_out_score(student, chain), held_out_score(lied_to, chain)
     print(f"student {found:.3f}, taught with shuffled soft labels {without:.3f}")
-    assert without < found - 0.05
+    assert without < 0.5 * found
 
 
 def test_the_log_proves_it(chain: Chain, student: TrainedStudent) -> None:  # R22

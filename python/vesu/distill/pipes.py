@@ -56,11 +56,12 @@ def read_message(file: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
     return json.loads(file.read(n_header)), file.read(n_body)
 
 
-def write_message(file: BinaryIO, header: Mapping[str, Any], body: bytes = b"") -> None:
-    """Write a message and flush."""
+def write_message(sink: int, header: Mapping[str, Any], body: bytes = b"") -> None:
+    """Write a message to a descriptor."""
     for piece in frame(header, body):
-        file.write(piece)
-    file.flush()
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(sink, view) :]
 
 
 def exchange(
