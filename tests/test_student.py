@@ -124,7 +124,7 @@ def test_a_missing_package_is_named_with_its_command(package, monkeypatch):
     for module in ("network", "blocks"):
         monkeypatch.delitem(sys.modules, f"vesu.distill.{module}")
     with pytest.raises(
-        VesuError, match=rf"torch and MONAI \(import of {package}.*; pip install 'vesu\[distill\]'"
+        VesuError, match=rf"network cannot be imported \(import of {package}.*; pip install 'vesu\[distill\]'"
     ) as error:
         build_student(SMALL, seed=0)
     assert isinstance(error.value, ImportError)

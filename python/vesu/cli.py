@@ -1,7 +1,8 @@
 """The command line: the same steps as the functions of ``import vesu``.
 
 Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no traceback), 3 a run whose time was over
-before its work (its state is saved, its zip valid), 130 interrupted, 143 terminated.
+before its work (its state is saved, its zip valid), 4 a distillation that was due and did not run (the zip in reserve
+is valid, the verdict is NO_GO_SUBMISSION), 130 interrupted, 143 terminated.
 """
 
 import json
@@ -9,12 +10,12 @@ import os
 import sys
 from argparse import ArgumentParser as Parser
 from argparse import Namespace as Arguments
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from vesu import __version__
-from vesu.errors import ArgumentError, VesuError
+from vesu.errors import ArgumentError, DistillationNotExecuted, VesuError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -30,6 +31,7 @@ Commands: TypeAlias = "_SubParsersAction[Parser]"
 __all__ = ["main"]
 
 STOPPED = 3
+NOT_DISTILLED = 4
 
 # Imports of the stages sit inside the commands, so that `vesu --help` answers at once.
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except VesuError as error:
         print(f"vesu: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+        return NOT_DISTILLED if isinstance(error, DistillationNotExecuted) else 2
     except KeyboardInterrupt:
         print("vesu: interrupted", file=sys.stderr)
         return 130
@@ -103,6 +105,7 @@ def _parser() -> Parser:
         action="store_true",
         help="on resuming: do again what depends on changed settings or data, instead of refusing",
     )
+    _add_student(run)
     _add_config(run)
 
     find = _command(commands, "discover", _discover, "list pairs, tests and orphans of a data folder as JSON")
@@ -212,10 +215,31 @@ def _add_config(parser: Parser, pipeline: str = "vesu (default), or a historical
     )
 
 
+def _add_student(parser: Parser) -> None:
+    parser.add_argument(
+        "--student",
+        nargs="?",
+        const="on",
+        choices=("auto", "on", "off"),
+        help="train a student from frozen teachers: auto (default) where teachers are present, on (also without a "
+        "value) always, off never",
+    )
+    parser.add_argument(
+        "--teachers", type=Path, metavar="DIR", help="folder of the teachers (default: `teachers` in or beside DATA)"
+    )
+
+
 def _config(arguments: Arguments) -> "RunConfig":
     from vesu.config import load_config
 
-    chosen = [] if arguments.pipeline is None else [f"pipeline={json.dumps(arguments.pipeline)}"]
+    given = {
+        "pipeline": arguments.pipeline,
+        "student.use": getattr(arguments, "student", None),
+        "teachers.folder": getattr(arguments, "teachers", None),
+    }
+    chosen = [
+        f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in given.items() if value is not None
+    ]
     return load_config(arguments.config, overrides=[*arguments.set, *chosen])
 
 
@@ -249,41 +273,9 @@ def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "
     import vesu
 
     result = vesu.run(data, arguments.out, config=_config(arguments), display=display, **how)
-    summary = result.summary
-    validation, search, ledger = summary.get("validation"), summary.get("search"), summary["ledger"]
-    sealed = f"{len(result.submission.members)} masks, sha256 {result.submission.sha256[:16]}..."
-    if not result.finished:
-        print(f"stopped     the session's time is over; go on with --resume-from-checkpoint --out {result.folder}")
-    if search:
-        size = f"{search['candidates']} candidates x {search['max_iter']} iterations on {search['samples']} voxels"
-        print(f"search      {size} in {search['seconds']:.1f} s")
-        chosen_by = "volumes kept from training (they chose candidates and threshold)"
-    elif summary["pipeline"] != "vesu":
-        print(f"pipeline    {summary['pipeline']}: a historical scorer, nothing was trained")
-        chosen_by = "labelled volumes"
-    if validation:
-        held_out = f"{len(validation['volumes'])} {chosen_by}"
-        print(f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on {held_out}")
-        brightest = validation["baselines"]["intensity_quantile"]["f1"]
-        print(f"            the brightest voxels, as many: F1 {brightest:.3f}")
-        _print_score(validation)
-    print(f"submission  {result.submission.path} is valid: {sealed}")
-    print(f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}...")
-    print(f"report      {result.report or f'none: {result.report_problem}'}")
-    print(f"elapsed     {summary['elapsed_s']:.1f} s")
+    print(result)
     if not result.finished:
         raise SystemExit(STOPPED)
-
-
-def _print_score(validation: Mapping[str, Any]) -> None:
-    """The competition's score on the validation volumes, and of the trivial baselines on the same."""
-    terms = (
-        f"topology {validation['topology']:.3f}, surface Dice {validation['surface']:.3f}, VOI {validation['voi']:.3f}"
-    )
-    print(f"score       {validation['score']:.3f}: {terms}")
-    rivals = {"the brightest voxels": "intensity_quantile", "nothing at all": "all_background"}
-    words = [f"{words} {validation['baselines'][name]['score']:.3f}" for words, name in rivals.items()]
-    print(f"            for comparison: {', '.join(words)}")
 
 
 def _discover(arguments: Arguments) -> None:

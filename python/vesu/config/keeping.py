@@ -52,7 +52,7 @@ class CheckpointConfig:
     """When checkpoints are written, how many are kept, and where else they go (R36)."""
 
     every_iterations: int = 10
-    """Iterations of the search between two light checkpoints."""
+    """Iterations of the search, or steps of the student's training, between two light checkpoints."""
     keep: int = 3
     """Generations kept; two at least, so that one may be damaged."""
     publish: str = ""

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from vesu.config.checks import require
 from vesu.config.keeping import CheckpointConfig, MemoryConfig, TimeConfig
+from vesu.config.learned import StudentConfig, TeacherConfig
 from vesu.errors import ArgumentError
 from vesu.segmentation import DEFAULT_STEPS, DENSITY_RANGE, SegmentConfig, Step
 from vesu.segmentation.threshold import Mode
@@ -288,6 +289,8 @@ class RunConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     segment: SegmentSettings = field(default_factory=SegmentSettings)
+    teachers: TeacherConfig = field(default_factory=TeacherConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
     time: TimeConfig = field(default_factory=TimeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

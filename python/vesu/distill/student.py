@@ -95,14 +95,11 @@ def build_student(config: StudentConfig, *, seed: int) -> "StudentNetwork":
     """
     if not 0 <= seed < 1 << 63:
         raise ArgumentError(f"seed: got {seed}; accepted: 0 to 2**63 - 1")
-    for package in ("torch", "monai"):
-        need_package(package, "distill")
+    module = need_package("vesu.distill.network", "distill")  # with torch and MONAI, which it imports
     import torch
 
-    from vesu.distill.network import StudentNetwork
-
     with torch.random.fork_rng(devices=[]):  # layers draw once when they are made; that is overwritten
-        network = StudentNetwork(config)
+        network: StudentNetwork = module.StudentNetwork(config)
     network.initialise(torch.Generator().manual_seed(seed))
     return network
 

@@ -13,6 +13,8 @@ from vesu.report.loader import Run, Submission, Validation, Volume
 from vesu.report.pictures import PROBABILITY_MAP, UNCERTAINTY_MAP, Gallery, gradient, make_gallery
 from vesu.report.scores import DIMENSIONS, VolumeScore
 from vesu.report.steps import draw_steps, read_step_slices
+from vesu.report.student import PICTURED as STUDENT_PICTURED
+from vesu.report.student import draw_student_views, read_student_views, student_charts
 from vesu.report.unmatched import BOTH, MARKS, OURS, PICTURED, THEIRS, draw_marked, read_marked
 from vesu.report.views import read_views
 
@@ -77,7 +79,9 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "run": run,
         "summary": summary,
         "status": _status(run),
-        "untrained": summary is not None and summary.pipeline not in (None, "vesu"),
+        "untrained": summary is not None
+        and summary.pipeline not in (None, "vesu")
+        and not (summary.student and summary.student.teachers),
         "validation": validation,
         "baseline_notes": [_against_baselines(validation, key, words) for key, words in JUDGED],
         "score_table": _score_table(validation, (summary.pipeline if summary else None) or "vesu"),
@@ -97,6 +101,7 @@ def _context(run: Run, safe: Any) -> dict[str, Any]:
         "gradients": {"probability": gradient(PROBABILITY_MAP), "uncertainty": gradient(UNCERTAINTY_MAP)},
         "marked": list(zip((path.stem for path in marked_paths), marked, strict=True)),
         "mark_swatches": _mark_swatches(),
+        "student": _student(run, safe),
         **pictured,
     }
 
@@ -208,6 +213,22 @@ def _glance(run: Run, safe: Any) -> dict[str, Any]:
     validation = run.summary.validation if run.summary else None
     shown = glance(run.dashboard, run.events.timeline if run.events else None, validation.scores if validation else {})
     return shown | {"charts": {name: safe(svg) for name, svg in shown["charts"].items()}}
+
+
+def _student(run: Run, safe: Any) -> dict[str, Any]:
+    """Teachers and student: verdict, figures, charts, pictures."""
+    found = run.summary.student if run.summary else None
+    charts = student_charts(found, run.events.student if run.events else None)
+    paths = run.student_paths[:STUDENT_PICTURED]
+    drawn = draw_student_views([(path.stem, read_student_views(path)) for path in paths])
+    tone = {"GO": "good", "NO_GO_SUBMISSION": "bad"}
+    return {
+        "found": found,
+        "verdict": Verdict(tone.get(found.verdict, "warn"), found.verdict) if found and found.verdict else None,
+        "charts": {name: safe(svg) for name, svg in charts.items()},
+        "pictures": list(zip((path.stem for path in paths), drawn, strict=True)),
+        "n_pictured": len(run.student_paths),
+    }
 
 
 def _pictured(volumes: Sequence[Volume], safe: Any) -> dict[str, Any]:

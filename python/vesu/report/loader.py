@@ -12,6 +12,7 @@ from vesu.report import dashboard
 from vesu.report.calibration import Calibration, read_calibration
 from vesu.report.jsonfile import Node, parse_json, read_bytes
 from vesu.report.scores import TERMS, VolumeScore, read_volume_scores
+from vesu.report.student import ABLATION, Student, Worth, read_ablation, read_student
 from vesu.report.training import Events, read_events
 
 RUN_FILES = (
@@ -104,6 +105,7 @@ class Summary:
     validation: Validation | None
     submission: Submission | None
     ledger: LedgerHead | None
+    student: Student | None
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,10 @@ class Run:
     failure: str | None
     marked_paths: tuple[Path, ...]
     """Slices of the validation volumes with their unmatched features."""
+    student_paths: tuple[Path, ...]
+    """Slices of the validation volumes with what teachers and student say."""
+    ablation: tuple[Worth, ...]
+    """What each teacher is worth; empty where no ablation was made."""
     dashboard: dashboard.Dashboard
 
 
@@ -233,6 +239,8 @@ def load_run(folder: Path) -> Run:
         ledger=_check_ledger(folder / "events.jsonl"),
         failure=_failure(folder / "failure.json"),
         marked_paths=tuple(sorted((folder / "validation").glob("*.npz"))),
+        student_paths=tuple(sorted((folder / "student_views").glob("*.npz"))),
+        ablation=read_ablation(folder / ABLATION),
         dashboard=dashboard.read_dashboard(folder),
     )
 
@@ -286,6 +294,7 @@ def _summary(folder: Path) -> Summary | None:
         validation=_validation(node.child("validation")),
         submission=_submission(node.child("submission"), folder),
         ledger=None if ledger is None else LedgerHead(ledger.integer("entries"), ledger.text("root")),
+        student=read_student(node),
     )
 
 

@@ -105,12 +105,12 @@ def _images(view: View, uncertainty_top: float | None) -> tuple[RGB, ...]:
     grey = stretch(view.volume)
     images = (
         np.repeat(grey[..., None], 3, axis=2),
-        _coloured(view.probability, 1.0, PROBABILITY_MAP),
-        _overlay(grey, view.mask),
+        coloured(view.probability, 1.0, PROBABILITY_MAP),
+        overlay(grey, view.mask),
     )
     if view.uncertainty is None or uncertainty_top is None:
         return images
-    return (*images, _coloured(view.uncertainty, uncertainty_top, UNCERTAINTY_MAP))
+    return (*images, coloured(view.uncertainty, uncertainty_top, UNCERTAINTY_MAP))
 
 
 def stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -123,13 +123,14 @@ def stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
     return grey
 
 
-def _coloured(values: NDArray[np.float32], top: float, name: str) -> RGB:
+def coloured(values: NDArray[np.float32], top: float, name: str) -> RGB:
+    """Values from 0 to ``top`` in a colour map's colours."""
     scaled = np.clip(np.nan_to_num(values, posinf=top, neginf=0.0) / (top or 1.0), 0, 1)
     rgba = np.asarray(optional("matplotlib").colormaps[name](scaled, bytes=True), np.uint8)
     return np.ascontiguousarray(rgba[..., :3])
 
 
-def _overlay(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> RGB:
+def overlay(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> RGB:
     """The slice with the mask tinted, and its outline (mask voxels with a neighbour outside) at full strength."""
     padded = np.pad(mask, 1, mode="edge")
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]

@@ -15,6 +15,8 @@ LABELS = {
     "max_iter": "Iterations",
     "lipschitz": "Lipschitz constant",
     "dtypes": "Sample types",
+    "nx46": "NX46",
+    "nx46_fused": "NX46 fused",
 }
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vesu.errors import FileError, FormatError
 from vesu.report.jsonfile import Node, parse_json
+from vesu.report.student import Curves, CurvesReader
 from vesu.report.timeline import Timeline, TimelineReader
 
 ITERATION_EVENT = "TRAIN_ITERATION"
@@ -50,6 +51,7 @@ class Events:
     torn_tail: bool
     training: Training | None
     timeline: Timeline
+    student: Curves | None
 
 
 @dataclass
@@ -89,7 +91,7 @@ def read_events(path: Path, *, winner: int | None = None) -> Events | None:
         line without its line feed is a torn tail, as a killed run leaves it, and only reported.
     """
     counts: Counter[str] = Counter()
-    columns, timeline = _Columns(), TimelineReader()
+    columns, timeline, student = _Columns(), TimelineReader(), CurvesReader()
     torn = False
     try:
         with path.open("rb") as lines:
@@ -101,13 +103,16 @@ def read_events(path: Path, *, winner: int | None = None) -> Events | None:
                 name = node.text("event") or "(no name)"
                 counts[name] += 1
                 timeline.take(name, node)
+                student.take(name, node)
                 if name == ITERATION_EVENT:
                     columns.append(node)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise FileError(error.errno, error.strerror, str(path)) from error
-    return Events(counts.total(), dict(sorted(counts.items())), torn, _training(columns, winner), timeline.timeline())
+    training = _training(columns, winner)
+    by_name = dict(sorted(counts.items()))
+    return Events(counts.total(), by_name, torn, training, timeline.timeline(), student.curves())
 
 
 def _is_json(line: bytes) -> bool:

@@ -58,6 +58,9 @@ def run(
         Nothing usable was found, or preflight found something that blocks; ``out`` holds an unfinished run.
     ResumeIncompatible
         ``resume`` with other settings or data; the message names each field, old and new.
+    DistillationNotExecuted
+        A student was due (``config.student``), and was not distilled: no usable teacher, no torch, or a log that does
+        not prove it. The zip in reserve stays valid, ``summary.json`` says ``NO_GO_SUBMISSION``.
     KeyboardInterrupt, SystemExit
         SIGINT or SIGTERM came; a checkpoint was written before.
     VesuError

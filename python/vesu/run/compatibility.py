@@ -2,29 +2,52 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from vesu.config import RunConfig
 from vesu.data.cache import content_id
 from vesu.features import FeatureSpec
 
-__all__ = ["Scope", "config_fields", "data_fields", "scope_of", "training_fields"]
+if TYPE_CHECKING:
+    from vesu.distill.teacher import TeacherSpec
 
-Scope: TypeAlias = Literal["search", "segment"]
-"""From where on a change makes the work new: the search and all after it, or the segmentation alone."""
+__all__ = [
+    "Scope",
+    "config_fields",
+    "data_fields",
+    "scope_of",
+    "student_stands",
+    "teacher_fields",
+    "training_fields",
+]
+
+Scope: TypeAlias = Literal["search", "distillation", "segment"]
+"""From where on a change makes the work new: the search, the student, or the segmentation alone."""
 
 BENIGN = frozenset({"n_threads", "cache_gib", "max_feature_gib", "time", "checkpoint", "memory"})
 """Settings that change no bit of the result: where and how fast a run goes, not what it finds."""
 
-AFTER_SEARCH = ("segment.", "search.ensemble_size", "search.ranking")
-"""Settings that are first looked at when the search is done."""
+LEARNED = ("teachers", "student")
+"""Sections that the result depends on only where a student is trained."""
+
+BENIGN_LEARNED = frozenset({"student.use", "student.device", "teachers.folder", "teachers.nominal"})
+"""Of these the teachers' digests and the device that was taken count, not where they were looked for."""
+
+AFTER_STUDENT = ("segment.", "search.ensemble_size", "search.ranking", "student.fusion")
+"""Settings that are first looked at when search and student are done."""
+
+OF_STUDENT = ("student.", "teachers.")
+"""Fields that the search does not depend on."""
+
+OF_SEARCH = ("search.", "features.", "training.")
+"""Fields that the student does not depend on: it learns from volumes, not from sampled rows."""
 
 
-def config_fields(config: RunConfig) -> dict[str, Any]:
-    """Every setting that the result depends on, by its dotted key."""
+def config_fields(config: RunConfig, *, student: bool = False) -> dict[str, Any]:
+    """Every setting that the result depends on, by its dotted key; ``student`` says whether one is trained."""
     fields: dict[str, Any] = {}
     for name, value in config.to_json().items():
-        if name in BENIGN:
+        if name in BENIGN or (name in LEARNED and not student):
             continue
         if name == "segment":
             # The ladder's steps differ in their parameters: each is one entry, so that a difference names the step.
@@ -34,7 +57,7 @@ def config_fields(config: RunConfig) -> dict[str, Any]:
             fields |= _flat("segment.calibration", dataclasses.asdict(config.segment.calibration))
         elif name == config.pipeline or not name.startswith("nx"):
             fields |= _flat(name, value)
-    return {name: _plain(value) for name, value in fields.items()}
+    return {name: _plain(value) for name, value in fields.items() if name not in BENIGN_LEARNED}
 
 
 def data_fields(
@@ -67,9 +90,22 @@ def training_fields(channels: Iterable[int], device: str) -> dict[str, Any]:
     return {"training.channels": list(channels), "search.runs_on": device}
 
 
+def teacher_fields(teachers: "Iterable[TeacherSpec]", device: str) -> dict[str, Any]:
+    """The teachers, by the digests of their weights, and what they and the student run on."""
+    return {"teachers.digests": {each.name: each.digest for each in teachers}, "student.runs_on": device}
+
+
 def scope_of(fields: Iterable[str]) -> Scope:
     """How much of the work a change of these fields makes new."""
-    return "segment" if all(field.startswith(AFTER_SEARCH) for field in fields) else "search"
+    names = list(fields)
+    if all(name.startswith(AFTER_STUDENT) for name in names):
+        return "segment"
+    return "distillation" if all(name.startswith((*AFTER_STUDENT, *OF_STUDENT)) for name in names) else "search"
+
+
+def student_stands(fields: Iterable[str]) -> bool:
+    """Whether a student that was trained before a change of these fields is still the one that would be trained."""
+    return all(name.startswith((*AFTER_STUDENT, *OF_SEARCH)) for name in fields)
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

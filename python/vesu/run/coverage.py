@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vesu.config import RunConfig
+from vesu.data.discover import Inventory
 from vesu.data.sampling import coverage
 from vesu.data.storage import write_json_atomic
 from vesu.errors import ArgumentError, EvidenceError
 from vesu.run.history import Event, events_named
+from vesu.run.plan import Split
 
-__all__ = ["COVERAGE_REPORT", "CoveragePlan", "GapEvidence", "TrainCoverage", "coverage_report"]
+__all__ = ["COVERAGE_REPORT", "CoveragePlan", "GapEvidence", "TrainCoverage", "coverage_report", "plan_coverage"]
 
 COVERAGE_REPORT = "v3_train_coverage_report.json"
 NO_GAP = "none"
@@ -246,3 +249,15 @@ def _by_epoch(voxels: Mapping[int, Mapping[str, int]], train: Sequence[str]) -> 
         }
         for epoch, counts in sorted(voxels.items())
     ]
+
+
+def plan_coverage(inventory: Inventory, split: Split, config: RunConfig) -> CoveragePlan:
+    """Which pairs train, and which setting left others out (R40)."""
+    caps = {name: getattr(config.sampling, name) for name in ("max_train_volumes", "max_val_volumes")}
+    reasons = [f"sampling.{name}={cap}" for name, cap in caps.items() if cap is not None]
+    return CoveragePlan(
+        discovered=tuple(pair.volume_id for pair in inventory.pairs),
+        train=tuple(pair.volume_id for pair in split.train),
+        validation=tuple(pair.volume_id for pair in split.validation),
+        reason=", ".join(reasons) or None,
+    )

@@ -25,6 +25,10 @@ OUTPUTS = (
     "score_ranking.json",
     "model.npz",
     "model.json",
+    "student",
+    "student_views",
+    "v3_transfer_memory_manifest.json",
+    "v3_teacher_alignment_report.json",
     "segment",
     "validation",
     "masks",
@@ -44,7 +48,7 @@ FOLDERS = ("segment", "validation", "masks")
 ENDINGS = ("summary.json", "report.html", "failure.json", "post_mortem.json", "RUN_PROFILE_SUMMARY.json")
 """What tells how a session ended: a session that goes on has not ended yet."""
 
-LATE_PHASES = ("segment", "package")
+LATE_PHASES = ("distillation", "segment", "package")
 """A checkpoint of these holds work, and so does one of a search that has begun."""
 
 MARK = ".vesu-run"

@@ -196,9 +196,9 @@ def events_named(path: str | os.PathLike[str], names: Collection[str]) -> Iterat
     FileError
         The file cannot be read.
     """
-    marks = [f'"event":"{name}"'.encode() for name in names]
+    mark = re.compile(b"|".join(re.escape(f'"event":"{name}"'.encode()) for name in names))
     for line in _lines(Path(path)):
-        if any(mark in line for mark in marks):
+        if mark.search(line):
             event = _parse(line)
             if event is not None and event.get("event") in names:
                 yield event

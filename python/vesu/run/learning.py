@@ -18,7 +18,7 @@ from vesu.run.outputs import finite
 from vesu.run.plan import Split, candidates_by_epoch, epoch_settings
 from vesu.run.session import Session
 
-__all__ = ["Prepared", "fit", "load", "prepare", "search_entry"]
+__all__ = ["Prepared", "fit", "identify", "load", "prepare", "search_entry"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,15 @@ def prepare(session: Session, split: Split, cache: ArrayCache, spec: FeatureSpec
     """The phases load, features and train_data: repeated in every session, from the cache where it holds them."""
     pairs = sorted((*split.train, *split.validation), key=lambda pair: pair.volume_id)
     ids = load(session, pairs, cache)
-    session.state.dataset = _dataset(split, ids)
-    session.agree("data", compatibility.data_fields(_files(split.train, ids), _files(split.validation, ids), spec))
+    identify(session, split, ids, spec)
     draws = Draws(session, cache, spec, ids, coverage)
     return Prepared(split, ids, _train_data(session, draws, split, pairs), draws)
+
+
+def identify(session: Session, split: Split, ids: Mapping[str, stages.SourceIds], spec: FeatureSpec) -> None:
+    """Hold on to which volumes this run learns from; a resumed one must have the same (R37)."""
+    session.state.dataset = _dataset(split, ids)
+    session.agree("data", compatibility.data_fields(_files(split.train, ids), _files(split.validation, ids), spec))
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,32 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.data.storage import write_json_atomic
+from vesu.data.storage import remove_tree_atomic, write_json_atomic
+from vesu.distill.fusion import fuse
 from vesu.errors import ArgumentError, FileError, FormatError
 from vesu.features import FeatureSpec, extract_features
 from vesu.grid_search import ProxFitModel
 from vesu.segmentation import Segmentation, SegmentConfig, segment
 
-__all__ = ["FeatureSlab", "SurfaceModel", "VolumePrediction"]
+if TYPE_CHECKING:
+    from vesu.distill.training import TrainedStudent
+
+__all__ = ["FeatureSlab", "FusedStudent", "SurfaceModel", "VolumePrediction", "fused"]
 
 FORMAT = "vesu-surface-model/2"
 """2: the segmentation is a ladder of named steps."""
+STUDENT_FOLDER = "student"
+"""Beside the model's files, where there is a student."""
+FORMAT_WITH_STUDENT = "vesu-surface-model/3"
+"""3: a student beside the ensemble; a vesu that knows none must not leave it out in silence."""
+
+PROX_PART = 0.3
+"""Of a volume's time, what the ensemble takes where a student is asked too."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,57 @@ class VolumePrediction:
     """Mean probability of surface over the ensemble, in [0, 1]."""
     uncertainty: NDArray[np.float32]
     """Standard deviation over the ensemble (R17)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FusedStudent:
+    """The student beside the ensemble, and its part in the probability (R25)."""
+
+    student: "TrainedStudent"
+    weight: float
+    """0 to 1; at 0 it is not asked."""
+    device: str = "cpu"
+    """As torch calls it."""
+
+    def predict(
+        self,
+        volume: NDArray[Any],
+        on_part: Callable[[float], None] | None = None,
+        poll: Callable[[], None] | None = None,
+    ) -> VolumePrediction:
+        """The student's own answer for a volume; ``on_part`` is told the part, 0 to 1, that was done since."""
+        told = 0.0
+
+        def tell(done: float) -> None:
+            nonlocal told
+            if on_part is not None:
+                on_part(done - told)
+            told = done
+
+        batch = self.student.config.batch
+        found = self.student.predict(volume, device=self.device, batch=batch, on_part=tell, poll=poll)
+        return VolumePrediction(found.probability, found.uncertainty)
+
+
+def fused(student: VolumePrediction, prox: VolumePrediction, weight: float) -> VolumePrediction:
+    """Both answers in one: ``weight`` times the student's probability and the rest of the ensemble's (R25).
+
+    The uncertainty is the standard deviation of that mixture of two distributions, whose own deviations are their
+    uncertainties: it is large too where each is sure and they contradict each other.
+
+    Examples
+    --------
+    >>> answers = [VolumePrediction(np.full((1, 1, 1), p, np.float32), np.zeros((1, 1, 1), np.float32)) for p in (0, 1)]
+    >>> mixed = fused(*answers, weight=0.5)
+    >>> float(mixed.probability[0, 0, 0]), float(mixed.uncertainty[0, 0, 0])
+    (0.5, 0.5)
+    """
+    if weight == 0.0:
+        return prox
+    own, rest = np.float32(weight), np.float32(1.0 - weight)
+    variance = own * student.uncertainty**2 + rest * prox.uncertainty**2
+    variance += own * rest * (student.probability - prox.probability) ** 2
+    return VolumePrediction(fuse(student.probability, prox.probability, weight), np.sqrt(variance))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +121,14 @@ class SurfaceModel:
     channels: tuple[int, ...]
     """Which channels of ``spec`` the ensemble uses, in its order."""
     segment_config: SegmentConfig
+    student: FusedStudent | None = None
+    """Fused with the ensemble in every prediction."""
+
+    @property
+    def threshold(self) -> float:
+        """From where on a probability speaks for surface: the ensemble's own, and one half for the student's part."""
+        weight = 0.0 if self.student is None else self.student.weight
+        return (1.0 - weight) * self.prox.threshold + weight * 0.5
 
     def predict(
         self,
@@ -67,8 +137,9 @@ class SurfaceModel:
         max_feature_bytes: int = 6 << 30,
         n_threads: int | None = None,
         on_part: Callable[[float], None] | None = None,
+        poll: Callable[[], None] | None = None,
     ) -> VolumePrediction:
-        """Probability and uncertainty of every voxel.
+        """Probability and uncertainty of every voxel, the student's part included.
 
         Parameters
         ----------
@@ -80,6 +151,8 @@ class SurfaceModel:
             Threads; the result does not depend on it.
         on_part : callable, optional
             Told the part of the volume, 0 to 1, that was done since it was told last.
+        poll : callable, optional
+            Called between the student's windows; may raise.
 
         Raises
         ------
@@ -89,6 +162,27 @@ class SurfaceModel:
         if not isinstance(volume, np.ndarray) or volume.ndim != 3 or 0 in volume.shape:
             got = f"shape {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
             raise ArgumentError(f"volume: got {got}; accepted: a 3-D numpy array with no axis of length 0")
+        tell = on_part or (lambda part: None)
+        if self.student is None or self.student.weight == 0.0:
+            return self.predict_prox(volume, max_feature_bytes=max_feature_bytes, n_threads=n_threads, on_part=tell)
+        prox = self.predict_prox(
+            volume,
+            max_feature_bytes=max_feature_bytes,
+            n_threads=n_threads,
+            on_part=lambda part: tell(PROX_PART * part),
+        )
+        student = self.student.predict(volume, lambda part: tell((1.0 - PROX_PART) * part), poll)
+        return fused(student, prox, self.student.weight)
+
+    def predict_prox(
+        self,
+        volume: NDArray[Any],
+        *,
+        max_feature_bytes: int = 6 << 30,
+        n_threads: int | None = None,
+        on_part: Callable[[float], None] | None = None,
+    ) -> VolumePrediction:
+        """The ensemble's answer alone; parameters as :meth:`predict` has them."""
         tell = on_part or (lambda part: None)
         probability = np.empty(volume.shape, np.float32)
         uncertainty = np.empty(volume.shape, np.float32)
@@ -139,23 +233,33 @@ class SurfaceModel:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write ``model.npz`` (weights) and ``model.json`` (the rest), each atomically."""
-        folder = Path(folder)
+        """Write ``model.npz`` (weights), ``model.json`` (the rest) and the student's files, each atomically."""
+        folder, student = Path(folder), self.student
         self.prox.save(folder / "model.npz")
+        if student is not None:
+            _save_student(student.student, folder / STUDENT_FOLDER)
         write_json_atomic(
             folder / "model.json",
             {
-                "format": FORMAT,
+                "format": FORMAT if student is None else FORMAT_WITH_STUDENT,
                 "features": {"scales": list(self.spec.scales), "version": self.spec.version},
                 "feature_names": list(self.spec.names),
                 "channels": list(self.channels),
                 "segment": self.segment_config.to_json(),
+                **({} if student is None else {"student": {"weight": student.weight}}),
             },
         )
 
     @classmethod
-    def load(cls, folder: str | Path) -> "SurfaceModel":
+    def load(cls, folder: str | Path, *, device: str | None = None) -> "SurfaceModel":
         """Read what :meth:`save` wrote.
+
+        Parameters
+        ----------
+        folder : path
+            A run folder.
+        device : str, optional
+            What the student runs on, where there is one: ``"cpu"``, ``"cuda:0"``; by default what computes here.
 
         Raises
         ------
@@ -163,6 +267,8 @@ class SurfaceModel:
             A file cannot be read.
         FormatError
             Malformed content, or features of another version than this vesu computes.
+        VesuError
+            There is a student, and torch is not installed.
         """
         path = Path(folder) / "model.json"
         try:
@@ -172,8 +278,9 @@ class SurfaceModel:
         except (ValueError, RecursionError) as error:
             raise FormatError(f"{path}: not JSON: {error}") from error
         try:
-            if meta["format"] != FORMAT:
-                raise FormatError(f"{path}: format {meta['format']!r}; accepted: {FORMAT!r}")
+            if meta["format"] not in (FORMAT, FORMAT_WITH_STUDENT):
+                raise FormatError(f"{path}: format {meta['format']!r}; accepted: {FORMAT!r}, {FORMAT_WITH_STUDENT!r}")
+            weight = _weight(meta) if meta["format"] == FORMAT_WITH_STUDENT else None
             spec = FeatureSpec(scales=tuple(float(scale) for scale in meta["features"]["scales"]))
             config = SegmentConfig.from_json(meta["segment"])
             channels = tuple(int(channel) for channel in meta["channels"])
@@ -191,4 +298,29 @@ class SurfaceModel:
         prox = ProxFitModel.load(path.with_name("model.npz"))
         if tuple(prox.feature_names) != tuple(names[channel] for channel in channels):
             raise FormatError(f"{path}: channels {channels} are not the features of model.npz, {prox.feature_names}")
-        return cls(prox, spec, channels, config)
+        return cls(prox, spec, channels, config, None if weight is None else _student(path.parent, weight, device))
+
+
+def _weight(meta: dict[str, Any]) -> float:
+    weight = float(meta["student"]["weight"])
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"the student's weight is {weight!r}")
+    return weight
+
+
+def _student(folder: Path, weight: float, device: str | None) -> FusedStudent:
+    from vesu.distill.device import choose_compute_device
+    from vesu.distill.training import TrainedStudent
+
+    student = TrainedStudent.load(folder / STUDENT_FOLDER)
+    return FusedStudent(student, weight, device or str(choose_compute_device("auto")))
+
+
+def _save_student(student: "TrainedStudent", folder: Path) -> None:
+    """Whole or not at all; what is there already, as in a run's folder, stays."""
+    if folder.exists():
+        there = type(student).load(folder)
+        if (there.weights_digest, there.config) == (student.weights_digest, student.config):
+            return
+        remove_tree_atomic(folder)
+    student.save(folder)

@@ -54,6 +54,7 @@ def opened(
             if found is not None and log.size == 0:
                 # A new folder: the run goes on from a checkpoint that was carried there without its log.
                 log.emit("LEDGER_CONTINUED_ELSEWHERE", tree_head=found.manifest.tree_head)
+                state.distillation = None if state.distillation is None else state.distillation.carried()
             for name, fields in looked:
                 log.emit(name, **fields)
             clock = Clock()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vesu.data.storage import atomic_write
+from vesu.distill.values import StudentPrediction, TrainingVolume
 from vesu.run.validation import ScoredVolume
 from vesu.scoring import UnmatchedFeatures
 from vesu.segmentation import Segmentation, StepReport
@@ -19,6 +20,7 @@ __all__ = [
     "finite",
     "printable",
     "submission_entry",
+    "write_student_views",
     "write_unmatched",
     "write_views",
 ]
@@ -55,6 +57,30 @@ def write_views(
         views[f"{name}_mask"] = result.mask.take(index, axis)
         if uncertainty is not None:
             views[f"{name}_uncertainty"] = uncertainty.take(index, axis)
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **views)
+
+
+def write_student_views(path: Path, volume: TrainingVolume, found: StudentPrediction) -> None:
+    """``student_views/ID.npz``: what teachers and student say of a validation volume, along each axis one slice.
+
+    For the axes z, y, x: ``z_index``, the slice richest in labelled surface; ``z_volume`` (the CT), ``z_label``,
+    ``z_probability`` and ``z_uncertainty`` of the student, ``z_teachers`` (the mean probability) and
+    ``z_disagreement`` of the teachers, all of one shape (down, across).
+    """
+    assert volume.label is not None and volume.soft is not None
+    views: dict[str, Any] = {}
+    surface = volume.label == 1
+    for axis, name in enumerate("zyx"):
+        index = int(surface.sum(axis=tuple(other for other in range(3) if other != axis)).argmax())
+        logit = volume.soft.mean_logit.take(index, axis).astype(np.float32)
+        views[f"{name}_index"] = np.int64(index)
+        views[f"{name}_volume"] = _as_uint8(volume.image).take(index, axis)
+        views[f"{name}_label"] = volume.label.take(index, axis)
+        views[f"{name}_probability"] = found.probability.take(index, axis)
+        views[f"{name}_uncertainty"] = found.uncertainty.take(index, axis)
+        views[f"{name}_teachers"] = 1 / (1 + np.exp(-logit))
+        views[f"{name}_disagreement"] = volume.soft.disagreement.take(index, axis).astype(np.float32)
     with atomic_write(path) as file:
         np.savez_compressed(file, **views)
 

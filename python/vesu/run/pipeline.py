@@ -14,26 +14,39 @@ from vesu.data.cache import ArrayCache
 from vesu.data.discover import Inventory, discover
 from vesu.data.preflight import preflight
 from vesu.data.storage import write_json_atomic
-from vesu.errors import ArgumentError, EvidenceError, VesuError
+from vesu.distill.device import DeviceUse
+from vesu.errors import ArgumentError, DistillationNotExecuted, EvidenceError, VesuError
 from vesu.features import FeatureSpec
 from vesu.ledger import verify
-from vesu.run import compatibility, evidence, learning, rng, segmenting
+from vesu.run import compatibility, distilling, evidence, learning, rng, segmenting
 from vesu.run.checkpoint import write_results_zip
 from vesu.run.costs import COSTS_NAME, Costs
-from vesu.run.coverage import CoveragePlan, TrainCoverage
+from vesu.run.coverage import TrainCoverage, plan_coverage
+from vesu.run.distilled import Distilled
 from vesu.run.events import EventLog
 from vesu.run.history import read_history
 from vesu.run.interrupts import StopRequested
 from vesu.run.memory import MemoryMonitor
 from vesu.run.opening import RESULTS_ZIP, opened
 from vesu.run.outputs import printable, submission_entry
-from vesu.run.plan import Split, configured_split, forecast, scored_pairs
+from vesu.run.plan import (
+    Split,
+    configured_split,
+    distillation_costs,
+    forecast,
+    scored_pairs,
+    soft_label_bytes,
+)
 from vesu.run.postmortem import write_postmortem
 from vesu.run.profile import read_profile, write_profile
 from vesu.run.progress import PHASES, Progress
+from vesu.run.result import RunResult
 from vesu.run.safe_submission import SafeSubmission
 from vesu.run.session import Session
+from vesu.run.stages import SourceIds
 from vesu.run.stopwatch import TimedCache
+from vesu.run.teaching import plan_distillation, prepare_device
+from vesu.run.verdict import go_no_go
 from vesu.submission import SubmissionReport
 
 __all__ = ["RunResult", "execute"]
@@ -42,37 +55,6 @@ DRAIN_S = 60.0
 """How long the end of a session waits for its last checkpoint to be published."""
 
 DisplayKind: TypeAlias = Literal["auto", "tqdm", "none"]
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run left, or a session of it that ran out of time."""
-
-    folder: Path
-    submission: SubmissionReport
-    summary: dict[str, Any]
-    report: Path | None
-    """The HTML report; None where it could not be made."""
-    report_problem: str | None = None
-    """Why there is no report: matplotlib or Jinja2 is missing, say."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether every phase was done; else the run goes on with ``resume="latest"``."""
-        return bool(self.summary["status"] == "finished")
-
-    def _repr_html_(self) -> str:
-        validation = self.summary.get("validation")
-        scored = (
-            f"validation score {validation['score']:.3f}, F1 {validation['f1']:.3f}"
-            if validation
-            else "no labelled volume to score"
-        )
-        stopped = "" if self.finished else "stopped for lack of time, to be resumed; "
-        return (
-            f"<b>vesu run</b> ({self.summary['pipeline']}) {self.summary['elapsed_s']:.0f} s, "
-            f"{stopped}{len(self.submission.members)} masks, {scored}; files in <code>{self.folder}</code>"
-        )
 
 
 def execute(
@@ -106,6 +88,10 @@ def execute(
             return this.execute()
         except StopRequested as stop:
             return this.stop(stop.reason)
+        except DistillationNotExecuted as error:
+            this.no_go(str(error))
+            _record_failure(session.folder, session.log, error)
+            raise
         except BaseException as error:
             _record_failure(session.folder, session.log, error)
             raise
@@ -134,13 +120,18 @@ class _Run:
     prepared: learning.Prepared | None = None
     deferred: str | None = None
     """Why the report was put off."""
+    failure: str | None = None
+    """Why the distillation that was due is not executed."""
 
     def __post_init__(self) -> None:
         session, config, inventory = self.session, self.session.config, self.inventory
         self.started_ns = session.clock.ts_ns()
         self.machine = evidence.machine()
         self.safe = SafeSubmission(session.folder, inventory.test_shapes, session.log, config.n_threads)
-        self.expected = forecast(inventory, config, len(self.spec.names), Costs(self.cache_folder / COSTS_NAME))
+        self.teaching = plan_distillation(config, inventory.root)
+        n_teachers = len(self.teaching.teachers) if self.teaching.due else None
+        costs = Costs(self.cache_folder / COSTS_NAME)
+        self.expected = forecast(inventory, config, len(self.spec.names), costs, n_teachers=n_teachers)
 
     def execute(self) -> RunResult:
         session, config = self.session, self.session.config
@@ -160,6 +151,7 @@ class _Run:
         with MemoryMonitor(session.log.emit, config.memory, session.clock), progress as session.progress:
             self._record_inventory()
             self._preflight()
+            self._prepare_student()
             found = self._search() if config.pipeline == "vesu" else self._baseline()
             submission = self._package()
         session.governor.final()
@@ -198,7 +190,7 @@ class _Run:
         )
         if self.previous is not None:
             session.log.emit("PREVIOUS_RUN_PROFILE", profile=self.previous)
-        session.agree("config", compatibility.config_fields(session.config))
+        session.agree("config", compatibility.config_fields(session.config, student=self.teaching.due))
         if session.resumed is None:
             session.save("full")  # from here on there is something to go on from
         else:
@@ -229,7 +221,18 @@ class _Run:
                 "orphans": len(inventory.orphan_images) + len(inventory.orphan_labels),
             },
             "submission": submission_entry(submission),
+            "go_no_go": go_no_go(self.teaching, session.state.distillation, self.failure),
         }
+
+    def no_go(self, reason: str) -> None:
+        """A distillation that was due did not run: the zip in reserve stays, and the verdict is against it (R22)."""
+        session = self.session
+        self.failure = reason
+        with suppress(VesuError):  # the error itself is what the caller must see
+            submission = self.safe.write("the distillation was not executed")
+            summary = self._summary("failed", submission)
+            session.log.emit("GO_NO_GO", **summary["go_no_go"])
+            write_json_atomic(session.folder / "summary.json", summary)
 
     def _sealed(self, summary: dict[str, Any], submission: SubmissionReport) -> RunResult:
         """Close the log's account of this session, check the file, and write what a reader looks at first."""
@@ -310,7 +313,7 @@ class _Run:
                 self.inventory,
                 work_dir=session.folder,
                 cache_dir=self.cache_folder,
-                need_train=session.config.pipeline == "vesu",
+                need_train=session.config.pipeline == "vesu" or self.teaching.due,
                 need_tests=True,
                 seed=session.config.seed,
                 n_threads=session.config.n_threads,
@@ -336,25 +339,68 @@ class _Run:
         """Train on the labelled volumes, segment the others; the summary's parts on both."""
         session, inventory = self.session, self.inventory
         split = configured_split(inventory.pairs, session.config)
-        coverage = TrainCoverage(session.log.emit, _coverage_plan(inventory, split, session.config))
+        coverage = TrainCoverage(session.log.emit, plan_coverage(inventory, split, session.config))
         self.cache = self._open_cache()
         self.prepared = prepared = learning.prepare(session, split, self.cache, self.spec, coverage)
         grid = learning.fit(session, prepared)
         coverage.finish(session.folder)
-        found = segmenting.segment_all(session, inventory, prepared, self.cache, self.spec, grid)
+        distilled = self._distil(split, prepared.ids)
+        found = segmenting.segment_all(session, inventory, prepared, self.cache, self.spec, grid, distilled)
         ranking = {} if found.ranking is None else {"ranking": dict(found.ranking)}
         search = learning.search_entry(session, prepared.data, grid) | ranking
-        return {"search": search, "validation": dict(found.validation)}
+        return {"search": search, "validation": dict(found.validation), **self._student_entry(distilled, found.fusion)}
+
+    def _prepare_student(self) -> None:
+        """Say whether a student is due, and that it can be trained: better fail now than after hours of search."""
+        session, teaching = self.session, self.teaching
+        if not teaching.due:
+            session.log.emit("STUDENT_SKIPPED", reason=teaching.reason)
+            return
+        session.log.emit("TEACHERS_FOUND", **teaching.fields(session.config.teachers.nominal))
+        needed_gib = soft_label_bytes(self.inventory, session.config, len(teaching.teachers)) / 2**30
+        if needed_gib > session.config.cache_gib:
+            way_out = "raise cache_gib, or cap sampling.max_train_volumes: what does not fit is held in memory"
+            session.log.emit(
+                "SOFT_LABEL_ROOM_SHORT", needed_gib=needed_gib, cache_gib=session.config.cache_gib, way_out=way_out
+            )
+        self.device_use = DeviceUse(session.tell)
+        self.device = prepare_device(teaching, session.config, self.device_use.emit)
+
+    def _student_entry(self, distilled: Distilled | None, fusion: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The summary's part on the student; empty without one."""
+        if distilled is None:
+            return {}
+        kpis = self.device_use.kpis()  # of this session
+        self.session.log.emit("DEVICE_USE", **kpis)
+        return {"student": {**distilled.report, "fusion": fusion, "device_use": kpis}}
+
+    def _distil(self, split: Split, ids: Mapping[str, SourceIds]) -> Distilled | None:
+        """The student, from its teachers (R18-R23); None where none is due."""
+        if not self.teaching.due:
+            return None
+        asking_s, training_s, _ = distillation_costs(self.inventory, self.session.config, len(self.teaching.teachers))
+        part = asking_s / (asking_s + training_s)
+        return distilling.distil(
+            self.session, self.teaching, split, ids, self.cache, self.device, self.device_use, part
+        )
 
     def _baseline(self) -> dict[str, Any]:
-        """Segment with a historical scorer: nothing is trained, and the labels there are only measure it (R32)."""
-        session = self.session
+        """Segment with a historical scorer (R32): it learns nothing, unless a student beside it was asked for (R25)."""
+        session, pairs = self.session, self.inventory.pairs
         session.went_on()
-        labelled = scored_pairs(self.inventory.pairs, session.config)
         self.cache = self._open_cache()
-        ids = learning.load(session, labelled, self.cache) if labelled else {}
-        validation = segmenting.segment_by_scorer(session, self.inventory, self.cache, ids)
-        return {"validation": validation} if labelled else {}
+        if not self.teaching.due:
+            labelled = scored_pairs(pairs, session.config)
+            ids = learning.load(session, labelled, self.cache) if labelled else {}
+            found = segmenting.segment_by_scorer(session, self.inventory, self.cache, ids)
+            return {"validation": found.validation} if labelled else {}
+        split = configured_split(pairs, session.config)
+        used = sorted((*split.train, *split.validation), key=lambda pair: pair.volume_id)
+        ids = learning.load(session, used, self.cache)
+        learning.identify(session, split, ids, self.spec)
+        distilled = self._distil(split, ids)
+        found = segmenting.segment_by_scorer(session, self.inventory, self.cache, ids, distilled)
+        return {"validation": found.validation, **self._student_entry(distilled, found.fusion)}
 
     def _open_cache(self) -> ArrayCache:
         config = self.session.config
@@ -368,6 +414,8 @@ class _Run:
 
     def _package(self) -> SubmissionReport:
         session = self.session
+        if self.teaching.due:
+            distilling.prove(session, self.teaching)  # before these masks count
         with session.phase("package", 1) as phase:
             report = self.safe.write("all masks are final")
             session.log.emit("SUBMISSION_WRITTEN", sha256=report.sha256, members=len(report.members))
@@ -383,15 +431,3 @@ class _Run:
             return write_report(self.session.folder), None
         except Exception as error:  # noqa: BLE001  # the run is whole and sealed: a picture must not fail it
             return None, f"{type(error).__name__}: {error}"
-
-
-def _coverage_plan(inventory: Inventory, split: Split, config: RunConfig) -> CoveragePlan:
-    """Which pairs train, and which setting left others out (R40)."""
-    caps = {name: getattr(config.sampling, name) for name in ("max_train_volumes", "max_val_volumes")}
-    reasons = [f"sampling.{name}={cap}" for name, cap in caps.items() if cap is not None]
-    return CoveragePlan(
-        discovered=tuple(pair.volume_id for pair in inventory.pairs),
-        train=tuple(pair.volume_id for pair in split.train),
-        validation=tuple(pair.volume_id for pair in split.validation),
-        reason=", ".join(reasons) or None,
-    )

@@ -27,10 +27,12 @@ __all__ = [
     "Split",
     "candidates_by_epoch",
     "configured_split",
+    "distillation_costs",
     "epoch_settings",
     "forecast",
     "phase_weights",
     "scored_pairs",
+    "soft_label_bytes",
     "split_pairs",
 ]
 
@@ -45,6 +47,10 @@ _SEGMENT_S_PER_VOXEL = 4e-7
 _RANK_S_PER_VOXEL = 2.6e-7
 _BASELINE_S_PER_VOXEL = 4e-8
 _FIT_S_PER_WEIGHT_STEP = 1.7e-11
+_NETWORK_S_PER_VOXEL = 2e-6
+_TRAINING_FACTOR = 3.0
+"""A training step against a forward pass over the same voxels."""
+_CUDA_FACTOR = 0.01
 
 _CACHED = ("load", "features")
 """Phases whose results the cache holds."""
@@ -131,10 +137,47 @@ def candidates_by_epoch(search: SearchConfig) -> list[int]:
     return [settings.n_neurons(search.meta_neurons, epoch) * per_neuron for epoch in range(settings.limit)]
 
 
-def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> dict[str, float]:
-    """Expected seconds of each phase (R34's W before normalisation); 0 for a phase that was not asked for."""
+def distillation_costs(inventory: Inventory, config: RunConfig, n_teachers: int) -> tuple[float, float, float]:
+    """Expected seconds of the teachers' answers, of the student's training, and of its predictions in segmenting."""
+    student, teachers = config.student, config.teachers
+    used = _voxels(inventory, (pair.image for pair in _used(inventory, config)))
+    scored = _voxels(inventory, (pair.image for pair in scored_pairs(inventory.pairs, config)))
+    test = _voxels(inventory, (volume.image for volume in inventory.tests))
+    voxel_s = _NETWORK_S_PER_VOXEL * (_CUDA_FACTOR if student.device == "cuda" else 1.0)
+    own_s = voxel_s * (student.channels[0] / 16) ** 2
+    per_step = math.prod(student.patch) * student.batch * student.accumulate
+    predicted_s = own_s * _passes(student.overlap, student.flips)
+    n_steps = student.steps * len(student.stages)
+    training_s = n_steps * per_step * own_s * _TRAINING_FACTOR
+    validating_s = n_steps / student.validate_every * scored * predicted_s
+    return (
+        0.1 + n_teachers * used * voxel_s * _passes(teachers.overlap, teachers.flips),
+        0.1 + training_s + validating_s,
+        (test + scored) * predicted_s,
+    )
+
+
+def soft_label_bytes(inventory: Inventory, config: RunConfig, n_teachers: int) -> int:
+    """Room in the cache that the volumes, each teacher's answer (float16), and the folded soft labels take."""
+    used = _voxels(inventory, (pair.image for pair in _used(inventory, config)))
+    return int(used * (2 + 2 * n_teachers + 3 * 2))
+
+
+def _passes(overlap: float, flips: bool) -> float:
+    """How often each voxel goes through a network in sliding windows."""
+    return (8.0 if flips else 1.0) / (1.0 - overlap) ** 3
+
+
+def phase_weights(
+    inventory: Inventory, config: RunConfig, n_channels: int, *, n_teachers: int | None = None
+) -> dict[str, float]:
+    """Expected seconds of each phase (R34's W before normalisation); 0 for a phase that was not asked for.
+
+    ``n_teachers`` is the number of teachers that a student is distilled from; none where there is no student.
+    """
+    costs = (0.0, 0.0, 0.0) if n_teachers is None else distillation_costs(inventory, config, n_teachers)
     if config.pipeline != "vesu":
-        return _baseline_weights(inventory, config)
+        return _baseline_weights(inventory, config, costs)
 
     def voxels(paths: Iterable[Path]) -> float:
         return _voxels(inventory, paths)
@@ -146,6 +189,7 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
     samples = len(pairs) * config.sampling.voxels_per_volume
     steps = samples * sum(by_epoch) * config.search.max_iter * 3 * n_channels
     later_passes = math.ceil(len(by_epoch) / DRAWS_PER_PASS) - 1
+    asked_s, trained_s, predicted_s = costs
     in_reserve = test * _BASELINE_S_PER_VOXEL if config.time.fallback != "empty" else 0.0
     return {
         "discovery": 0.02,
@@ -154,8 +198,9 @@ def phase_weights(inventory: Inventory, config: RunConfig, n_channels: int) -> d
         "features": train * _FEATURES_S_PER_VOXEL,
         "train_data": 0.2 + samples * 1e-6,
         "fit": steps * _FIT_S_PER_WEIGHT_STEP + later_passes * train * _FEATURES_S_PER_VOXEL,
-        "distillation": 0.0,
-        "segment": (test + train * config.sampling.validation_fraction) * _SEGMENT_S_PER_VOXEL
+        "distillation": asked_s + trained_s,
+        "segment": predicted_s
+        + (test + train * config.sampling.validation_fraction) * _SEGMENT_S_PER_VOXEL
         + _ranking_s(inventory, config, by_epoch[-1]),
         "package": 0.1 + test * _READ_S_PER_VOXEL * 5,
     }
@@ -185,28 +230,32 @@ class Forecast:
             self.costs.problem = str(error)
 
 
-def forecast(inventory: Inventory, config: RunConfig, n_channels: int, costs: Costs) -> Forecast:
+def forecast(
+    inventory: Inventory, config: RunConfig, n_channels: int, costs: Costs, *, n_teachers: int | None = None
+) -> Forecast:
     """:func:`phase_weights`, corrected by what earlier runs of the same kind took (R34).
 
     A run whose inputs an earlier one has seen finds its volumes and rows in the cache: that is a kind of its own.
     """
-    nominal_s, inputs = phase_weights(inventory, config, n_channels), _inputs(inventory, config)
+    nominal_s, inputs = phase_weights(inventory, config, n_channels, n_teachers=n_teachers), _inputs(inventory, config)
     warm = costs.seen(inputs)
     if warm:
         nominal_s |= {phase: nominal_s[phase] * _WARM_PART for phase in _CACHED}
-    kinds = _kinds(config, warm)
+    kinds = _kinds(config, warm, student=n_teachers is not None)
     return Forecast(costs.expected(nominal_s, kinds), costs.spreads(kinds), nominal_s, kinds, inputs, costs)
 
 
-def _kinds(config: RunConfig, warm: bool) -> dict[str, str]:
+def _kinds(config: RunConfig, warm: bool, *, student: bool) -> dict[str, str]:
     """What decides the cost of each phase's work besides its amount: runs of the same kind learn from each other."""
     threads = config.n_threads or _core.thread_count()
     path = f"{platform.machine()} {_core.simd_path()}"
     machine = f"vesu {_core.__version__}, {path}, {os.cpu_count()} cores, {threads} threads"
     steps = " ".join(step.name for step in config.segment.steps) if config.pipeline == "vesu" else ""
+    network = f"{config.student.stem} {config.student.channels} on {config.student.device}"
     particular = {
         "fit": f"{config.search.solver} on {config.search.device}",
-        "segment": f"{config.pipeline} {config.search.ranking} {steps}",
+        "distillation": network,
+        "segment": f"{config.pipeline} {config.search.ranking} {steps}" + (f" student {network}" if student else ""),
         **dict.fromkeys(_CACHED, "from the cache" if warm else ""),
     }
     return {phase: f"{phase} ({machine}) {particular.get(phase, '')}".rstrip() for phase in PHASES}
@@ -237,19 +286,21 @@ def _ranking_s(inventory: Inventory, config: RunConfig, n_candidates: int) -> fl
     return pool * scored * _RANK_S_PER_VOXEL
 
 
-def _baseline_weights(inventory: Inventory, config: RunConfig) -> dict[str, float]:
-    """Of a run that trains nothing, and loads the volumes that it is scored on."""
+def _baseline_weights(inventory: Inventory, config: RunConfig, costs: tuple[float, float, float]) -> dict[str, float]:
+    """Of a run without a search, which loads the volumes that it is scored on, and those that a student learns from."""
     scored = _voxels(inventory, (pair.image for pair in scored_pairs(inventory.pairs, config)))
+    loaded = _voxels(inventory, (pair.image for pair in _used(inventory, config))) if any(costs) else scored
+    asked_s, trained_s, predicted_s = costs
     test = _voxels(inventory, (volume.image for volume in inventory.tests))
     return {
         "discovery": 0.02,
         "preflight": 0.1,
-        "load": 0.1 + scored * 2 * _READ_S_PER_VOXEL if inventory.pairs else 0.0,
+        "load": 0.1 + loaded * 2 * _READ_S_PER_VOXEL if inventory.pairs else 0.0,
         "features": 0.0,
         "train_data": 0.0,
         "fit": 0.0,
-        "distillation": 0.0,
-        "segment": 0.1 + (test + scored) * _BASELINE_S_PER_VOXEL,
+        "distillation": asked_s + trained_s,
+        "segment": 0.1 + predicted_s + (test + scored) * _BASELINE_S_PER_VOXEL,
         "package": 0.1 + test * _READ_S_PER_VOXEL * 5,
     }
 

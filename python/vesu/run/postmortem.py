@@ -42,6 +42,9 @@ ALERTS = (
     "CACHE_FAILED",
     "LEDGER_TAIL_TRUNCATED",
     "GPU_FALLBACK_DETECTED",
+    "OUT_OF_MEMORY_SMALLER_BATCH",
+    "DISTILLATION_TEACHER_FAILED",
+    "STUDENT_STEP_SKIPPED",
 )
 """Events of trouble that a run can live through."""
 

@@ -13,6 +13,8 @@ from vesu.data.volumes import read_volume, write_volume
 from vesu.features import FeatureSpec
 from vesu.grid_search import ElasticNetLogisticGrid, interim_model
 from vesu.run import baseline, stages
+from vesu.run.distilled import Distilled
+from vesu.run.fusing import Fusion, choose_fusion, choose_scorer_fusion
 from vesu.run.learning import Prepared
 from vesu.run.model import SurfaceModel
 from vesu.run.outputs import StepSlices, diagnostics_entry, write_unmatched, write_views
@@ -39,8 +41,12 @@ def segment_all(
     cache: ArrayCache,
     spec: FeatureSpec,
     grid: ElasticNetLogisticGrid,
+    distilled: Distilled | None = None,
 ) -> Calibrated:
-    """Calibrate on validation volumes, then segment every test volume; the model and what its validation measured."""
+    """Calibrate on validation volumes, then segment every test volume; the model and what its validation measured.
+
+    With a student, the probability is that of the fusion, whose weight is chosen first (R25).
+    """
     held_out, search = prepared.split.validation, session.config.search
     chosen = held_out[:CALIBRATION_VOLUMES]
     to_rank = len(chosen) * len(pool_of(grid.leaderboard_, search)) if search.ranking == "score" else 0
@@ -56,22 +62,42 @@ def segment_all(
             order = None if ranking is None else ranking.order
             prox = grid.model(top_k=top_k, feature_names=prepared.data.names, order=order)
             untuned = SurfaceModel(prox, spec, prepared.data.channels, session.config.segment.ladder)
-            calibrated = _calibrate(session, volumes, prepared, untuned, ranking, lambda _: phase.advance(1))
+            fusion = None
+            if distilled is not None:
+                fusion = choose_fusion(session, volumes, prepared.ids, untuned, distilled, cache, phase.advance)
+                untuned = dataclasses.replace(untuned, student=fusion.student)
+            advanced = (lambda _: phase.advance(1)) if fusion is None else (lambda _: None)
+            calibrated = _calibrate(session, volumes, prepared, untuned, ranking, fusion, advanced)
             session.state.calibrated = calibrated
             session.save("full")
-        model = SurfaceModel.load(session.folder)
+        model = SurfaceModel.load(session.folder, device=None if distilled is None else distilled.device)
         _segment_tests(
             session, inventory.tests, kept, lambda test: _segment_volume(session, test, model, phase.advance)
         )
         return calibrated
 
 
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What a historical scorer's masks are worth, and how a student was fused with it; None where there is none."""
+
+    validation: Mapping[str, Any] | None
+    fusion: Mapping[str, Any] | None
+
+
 def segment_by_scorer(
-    session: Session, inventory: Inventory, cache: ArrayCache, ids: Mapping[str, stages.SourceIds]
-) -> dict[str, Any] | None:
-    """Masks by the configured historical scorer, scored where there are labels (R32)."""
+    session: Session,
+    inventory: Inventory,
+    cache: ArrayCache,
+    ids: Mapping[str, stages.SourceIds],
+    distilled: Distilled | None = None,
+) -> Scored:
+    """Masks by the configured historical scorer, scored where there are labels (R32), with a student where given."""
     labelled = scored_pairs(inventory.pairs, session.config)
-    validation, kept = None, _kept(session, inventory.tests)
+    validation, kept, fusion = None, _kept(session, inventory.tests), None
+    if distilled is not None:
+        volumes = _cached_pairs(session, labelled, ids, cache)
+        fusion = choose_scorer_fusion(session, volumes, ids, distilled, cache)
     with session.phase("segment", len(labelled) + len(inventory.tests), done_units=len(kept)) as phase:
         if labelled:
             pairs = ((pair.volume_id, _cached_pair(session, pair, ids[pair.volume_id], cache)) for pair in labelled)
@@ -80,18 +106,21 @@ def segment_by_scorer(
                 session.config,
                 on_volume=lambda _: phase.advance(1),
                 on_scored=lambda scored: _write_scored(session.folder, scored),
+                student=None if fusion is None else lambda name: (fusion.student.weight, fusion.probabilities[name]),
             )
             session.log.emit("BASELINE_VALIDATED", pipeline=session.config.pipeline, validation=validation)
 
         def by_scorer(test: TestVolume) -> None:
             image = read_volume(test.image, n_threads=session.config.n_threads)
             slices = StepSlices(image)
-            score, result = baseline.segment_volume(image, session.config, on_step=slices.add)
-            _write_volume(session, test, image, score, None, result, slices)
+            own = None if fusion is None else fusion.student.predict(image, poll=session.stops.poll)
+            with_student = None if fusion is None or own is None else (fusion.student.weight, own.probability)
+            score, result = baseline.segment_volume(image, session.config, on_step=slices.add, student=with_student)
+            _write_volume(session, test, image, score, None if own is None else own.uncertainty, result, slices)
             phase.advance(1)
 
         _segment_tests(session, inventory.tests, kept, by_scorer)
-    return validation
+    return Scored(validation, None if fusion is None else fusion.entry)
 
 
 def segment_in_reserve(session: Session, tests: Sequence[TestVolume], advance: Callable[[float], None]) -> None:
@@ -182,11 +211,18 @@ def _calibrate(
     prepared: Prepared,
     untuned: SurfaceModel,
     ranking: ScoreRanking | None,
+    fusion: Fusion | None,
     on_volume: Callable[[str], None],
 ) -> Calibrated:
     prior = stages.training_prior(prepared.data, session.config)
     tuned, validation = stages.calibrate(
-        volumes, untuned, session.config, prior, on_volume, lambda scored: _write_scored(session.folder, scored)
+        volumes,
+        untuned,
+        session.config,
+        prior,
+        on_volume,
+        lambda scored: _write_scored(session.folder, scored),
+        None if fusion is None else fusion.predictions,
     )
     session.log.emit("CALIBRATION_MEASURED", **validation["calibration"])
     model = dataclasses.replace(untuned, segment_config=tuned)
@@ -194,8 +230,9 @@ def _calibrate(
     session.log.emit("CALIBRATED", ladder=tuned.to_json(), validation=validation)
     files = {name: (session.folder / name).read_bytes() for name in MODEL_PARTS}
     # Through JSON, so that a session that goes on from here has the very same values.
-    measured, ranked = json.loads(json.dumps([validation, None if ranking is None else ranking.summary()]))
-    return Calibrated(files, measured, ranked)
+    found = [validation, None if ranking is None else ranking.summary(), None if fusion is None else fusion.entry]
+    measured, ranked, entry = json.loads(json.dumps(found))
+    return Calibrated(files, measured, ranked, entry)
 
 
 def _kept(session: Session, tests: Sequence[TestVolume]) -> dict[str, MaskRecord]:
@@ -247,6 +284,7 @@ def _segment_volume(session: Session, test: TestVolume, model: SurfaceModel, adv
         max_feature_bytes=int(config.max_feature_gib * 2**30),
         n_threads=config.n_threads,
         on_part=lambda part: advance(PREDICTED_PART * part),
+        poll=session.stops.poll,
     )
     slices = StepSlices(image)
     result = segment(

@@ -54,6 +54,10 @@ class Session:
         self._saved = {} if self.resumed is None else dict(self.state.compat)
         self.git_sha = evidence.git_sha()
 
+    def tell(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Log an event, called as stages call what they are given for that."""
+        self.log.emit(name, **fields)
+
     # ---- phases
 
     def phase(self, name: str, units: float, *, done_units: float = 0.0) -> AbstractContextManager[PhaseProgress]:
@@ -178,14 +182,16 @@ class Session:
                 raise ResumeIncompatible(f"RESUME_INCOMPATIBLE: {words}")
             scope = compatibility.scope_of(names)
             self.log.emit("RESUME_PARTIAL_RETRAIN", scope=scope, fields=names)
-            self._forget(scope)
+            self._forget(scope, keep_student=compatibility.student_stands(names))
         self.state.compat[group] = dict(fields)
 
-    def _forget(self, scope: compatibility.Scope) -> None:
+    def _forget(self, scope: compatibility.Scope, *, keep_student: bool) -> None:
         """Drop the work that a change makes new."""
         if scope == "search":
             self.state.search = None
             self.state.best = {}
+        if not keep_student:
+            self.state.distillation = None
         self.state.calibrated = None
         self.state.masks = {}
         self.state.progress = {}

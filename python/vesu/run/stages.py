@@ -20,7 +20,7 @@ from vesu.errors import DataError
 from vesu.features import FeatureSpec, extract_features, gather, select_features
 from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord, SearchState
 from vesu.reliability import measure_calibration
-from vesu.run.model import SurfaceModel
+from vesu.run.model import SurfaceModel, VolumePrediction
 from vesu.run.plan import DRAWS_PER_PASS, epoch_settings
 from vesu.run.validation import OnScored, pooled_density, validation_entry
 from vesu.scoring import score
@@ -30,6 +30,7 @@ __all__ = [
     "Rows",
     "SourceIds",
     "TrainingSet",
+    "cached_volume",
     "calibrate",
     "epoch_rows",
     "fit_grid",
@@ -89,10 +90,10 @@ def load(pair: Pair, cache: ArrayCache, n_threads: int | None) -> SourceIds:
     return ids
 
 
-def cached_volume(path: Path, digest: str, cache: ArrayCache, n_threads: int | None) -> Array:
-    """The decoded volume of a file, from the cache where it is there."""
+def cached_volume(path: Path, digest: str, cache: ArrayCache, n_threads: int | None, *, mmap: bool = False) -> Array:
+    """The decoded volume of a file, from the cache where it is there; with ``mmap`` a map of it, for many at once."""
     key = cache.key("volume", file=digest)
-    arrays = cache.get_or_compute(key, lambda: {"volume": read_volume(path, n_threads=n_threads)})
+    arrays = cache.get_or_compute(key, lambda: {"volume": read_volume(path, n_threads=n_threads)}, mmap=mmap)
     return arrays["volume"]
 
 
@@ -232,6 +233,7 @@ def calibrate(
     prior: float,
     on_volume: Callable[[str], None],
     on_scored: OnScored | None = None,
+    predictions: Mapping[str, VolumePrediction] | None = None,
 ) -> tuple[SegmentConfig, dict[str, Any]]:
     """Fit the ladder's threshold on labelled volumes (R28); measure the probabilities (R17) and the masks.
 
@@ -247,6 +249,8 @@ def calibrate(
         Called with each id when its probabilities are there.
     on_scored : callable, optional
         Gets each volume with its final mask, when that is scored.
+    predictions : mapping of str to VolumePrediction, optional
+        What the model says of these volumes, where that is known already.
 
     Returns
     -------
@@ -260,13 +264,13 @@ def calibrate(
     spreads: dict[str, NDArray[np.float32]] = {}  # held only where a step looks at them
     measured = []
     for volume_id, (image, label) in volumes.items():
-        found = untuned.predict(
+        found = (predictions or {}).get(volume_id) or untuned.predict(
             image, max_feature_bytes=int(config.max_feature_gib * 2**30), n_threads=config.n_threads
         )
         probabilities[volume_id] = found.probability
         if ladder.needs_uncertainty:
             spreads[volume_id] = found.uncertainty
-        shares = {"prior": prior, "density": density, "threshold": untuned.prox.threshold}
+        shares = {"prior": prior, "density": density, "threshold": untuned.threshold}
         measured.append(measure_calibration(found.probability, found.uncertainty, label, **shares))
         on_volume(volume_id)
     tuned = fitted_ladder(ladder, config, probabilities, labels, spreads)

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,10 +13,12 @@ from vesu.grid_search import SearchState
 from vesu.run import rng
 from vesu.run.checkpoint import Checkpoint
 
-__all__ = ["Calibrated", "MaskRecord", "RunState"]
+__all__ = ["Calibrated", "Distillation", "MaskRecord", "RunState"]
 
 RUN_PART, SEARCH_PART, RNG_PART = "run.json", "search.npz", "rng.json"
 MODEL_PARTS = ("model.npz", "model.json")
+STUDENT_PARTS = ("student.safetensors", "student.json")
+EVIDENCE_PART = "distillation_events.jsonl"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,42 @@ class Calibrated:
     validation: Mapping[str, Any]
     ranking: Mapping[str, Any] | None = None
     """The summary of the ranking by score, where there was one."""
+    fusion: Mapping[str, Any] | None = None
+    """How the student's weight was chosen, where there is a student."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How far the student's training is; of a finished one, the student and what proves it (R22, R36).
+
+    What the teachers say of the volumes is not in it: that lies in the cache, where each array is verified.
+    """
+
+    training: Mapping[str, bytes] = field(default_factory=dict)
+    """The training's own parts, as its last save gave them; empty before the first, and when it is done."""
+    cursor: Mapping[str, Any] = field(default_factory=dict)
+    """Where it stood then: stage, step."""
+    student: Mapping[str, bytes] = field(default_factory=dict)
+    """The files of the trained student; empty until it is there."""
+    report: Mapping[str, Any] | None = None
+    """The summary's entry on a finished distillation, its proof included."""
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Content of the run folder's JSON files on it, by name."""
+    evidence: tuple[Mapping[str, Any], ...] = ()
+    """The distillation's events so far, as they stand in the log: they go where the log does not."""
+    elsewhere: int = 0
+    """So many of them, the first, stand in another folder's log."""
+    since: int = 0
+    """Number of the log's record from which on it is told of: what was before is of a student that was given up."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the student is trained and proved."""
+        return self.report is not None
+
+    def carried(self) -> "Distillation":
+        """The same in a folder without the log that its events stand in."""
+        return replace(self, elsewhere=len(self.evidence), since=0)
 
 
 @dataclass
@@ -64,6 +102,8 @@ class RunState:
     best: dict[str, Any] = field(default_factory=dict)
     """Best row of the leaderboard, once there is one."""
     calibrated: Calibrated | None = None
+    distillation: Distillation | None = None
+    """None where no student is trained, or none was begun."""
     masks: dict[str, MaskRecord] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     """As :meth:`vesu.run.progress.Progress.state` gives it."""
@@ -82,6 +122,8 @@ class RunState:
             "progress": self.progress,
             "validation": None if self.calibrated is None else dict(self.calibrated.validation),
             "ranking": None if self.calibrated is None else self.calibrated.ranking,
+            "fusion": None if self.calibrated is None else self.calibrated.fusion,
+            "distillation": None if self.distillation is None else _described(self.distillation),
             "masks": {name: vars(record) for name, record in self.masks.items()},
         }
         parts = {RUN_PART: _json(run), RNG_PART: _json(rng.capture())}
@@ -91,6 +133,9 @@ class RunState:
             parts[SEARCH_PART] = buffer.getvalue()
         if self.calibrated is not None:
             parts |= self.calibrated.files
+        if self.distillation is not None:
+            parts |= {**self.distillation.training, **self.distillation.student}
+            parts[EVIDENCE_PART] = b"".join(_json(event) + b"\n" for event in self.distillation.evidence)
         return parts
 
     def manifest(self, max_iter: int) -> dict[str, Any]:
@@ -117,12 +162,13 @@ class RunState:
             if search is None
             else {"part": SEARCH_PART, "arrays": [f"solver.{name}" for name in arrays if name != "params"]},
             "rng_states": dict.fromkeys(("numpy", "python", "torch"), held),
-            "distillation_state": {},
+            "distillation_state": {} if self.distillation is None else _pointed(self.distillation),
             "best_metrics": self.best,
             "data_cursor": {
                 "phase": self.phase,
                 "epoch": 0 if search is None else search.epoch,
                 "volumes_segmented": sorted(self.masks),
+                **({} if self.distillation is None else {"distillation": dict(self.distillation.cursor)}),
             },
             "dataset_context": {**self.dataset, "samples": None if search is None else search.samples},
             "compat": {name: value for group in self.compat.values() for name, value in group.items()},
@@ -154,7 +200,10 @@ class RunState:
                 search=SearchState.load(io.BytesIO(checkpoint.read(SEARCH_PART))) if SEARCH_PART in names else None,
                 best=dict(run["best"]),
                 progress=dict(run["progress"]),
-                calibrated=Calibrated(files, run["validation"], run["ranking"]) if complete else None,
+                calibrated=Calibrated(files, run["validation"], run["ranking"], run.get("fusion"))
+                if complete
+                else None,
+                distillation=_distillation(run.get("distillation"), checkpoint),
                 masks={str(name): MaskRecord(**record) for name, record in run["masks"].items()},
                 rng=json.loads(checkpoint.read(RNG_PART)),
             )
@@ -162,6 +211,40 @@ class RunState:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FormatError(f"{checkpoint.path}: {RUN_PART}: a missing or misplaced entry: {error}") from error
+
+
+def _described(state: Distillation) -> dict[str, Any]:
+    """What of a distillation stands in ``run.json``; the rest are parts of their own."""
+    return {
+        "training": sorted(state.training),
+        "student": sorted(state.student),
+        "cursor": dict(state.cursor),
+        "report": state.report,
+        "files": state.files,
+        "elsewhere": state.elsewhere,
+        "since": state.since,
+    }
+
+
+def _pointed(state: Distillation) -> dict[str, Any]:
+    """The manifest's field: which parts hold the training or the trained student, and where it stands."""
+    parts = sorted(state.student or state.training)
+    return {"part": EVIDENCE_PART, "parts": parts, "cursor": dict(state.cursor), "done": state.done}
+
+
+def _distillation(described: Mapping[str, Any] | None, checkpoint: Checkpoint) -> Distillation | None:
+    if described is None:
+        return None
+    return Distillation(
+        training={str(name): checkpoint.read(name) for name in described["training"]},
+        cursor=dict(described["cursor"]),
+        student={str(name): checkpoint.read(name) for name in described["student"]},
+        report=described["report"],
+        files={str(name): dict(content) for name, content in described["files"].items()},
+        evidence=tuple(json.loads(line) for line in checkpoint.read(EVIDENCE_PART).splitlines()),
+        elsewhere=int(described["elsewhere"]),
+        since=int(described["since"]),
+    )
 
 
 def _json(value: Any) -> bytes:

@@ -1,0 +1,98 @@
+"""What a run hands to its caller."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vesu.submission import SubmissionReport
+
+__all__ = ["RunResult"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left, or a session of it that ran out of time."""
+
+    folder: Path
+    submission: SubmissionReport
+    summary: dict[str, Any]
+    report: Path | None
+    """The HTML report; None where it could not be made."""
+    report_problem: str | None = None
+    """Why there is no report: matplotlib or Jinja2 is missing, say."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every phase was done; else the run goes on with ``resume="latest"``."""
+        return bool(self.summary["status"] == "finished")
+
+    def __str__(self) -> str:
+        """What the command line says of it, a line a subject."""
+        return "\n".join(_lines(self))
+
+    def _repr_html_(self) -> str:
+        validation = self.summary.get("validation")
+        scored = (
+            f"validation score {validation['score']:.3f}, F1 {validation['f1']:.3f}"
+            if validation
+            else "no labelled volume to score"
+        )
+        stopped = "" if self.finished else "stopped for lack of time, to be resumed; "
+        return (
+            f"<b>vesu run</b> ({self.summary['pipeline']}) {self.summary['elapsed_s']:.0f} s, "
+            f"{stopped}{len(self.submission.members)} masks, {scored}; files in <code>{self.folder}</code>"
+        )
+
+
+def _lines(result: RunResult) -> Iterator[str]:
+    summary = result.summary
+    validation, search, ledger = summary.get("validation"), summary.get("search"), summary["ledger"]
+    if not result.finished:
+        yield f"stopped     the session's time is over; go on with --resume-from-checkpoint --out {result.folder}"
+    chosen_by = "labelled volumes"
+    if search:
+        size = f"{search['candidates']} candidates x {search['max_iter']} iterations on {search['samples']} voxels"
+        yield f"search      {size} in {search['seconds']:.1f} s"
+        chosen_by = "volumes kept from training (they chose candidates and threshold)"
+    elif summary["pipeline"] != "vesu":
+        learned = "a student was trained beside it" if "student" in summary else "nothing was trained"
+        yield f"pipeline    {summary['pipeline']}: a historical scorer, {learned}"
+    if validation:
+        held_out = f"{len(validation['volumes'])} {chosen_by}"
+        yield f"validation  F1 {validation['f1']:.3f}, F0.5 {validation['f_beta']:.3f} on {held_out}"
+        brightest = validation["baselines"]["intensity_quantile"]["f1"]
+        yield f"            the brightest voxels, as many: F1 {brightest:.3f}"
+        yield from _score_lines(validation)
+    yield from _student_lines(summary)
+    sealed = f"{len(result.submission.members)} masks, sha256 {result.submission.sha256[:16]}..."
+    yield f"submission  {result.submission.path} is valid: {sealed}"
+    yield f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}..."
+    yield f"report      {result.report or f'none: {result.report_problem}'}"
+    yield f"elapsed     {summary['elapsed_s']:.1f} s"
+
+
+def _score_lines(validation: Mapping[str, Any]) -> Iterator[str]:
+    """The competition's score on the validation volumes, and of the trivial baselines on the same."""
+    terms = (
+        f"topology {validation['topology']:.3f}, surface Dice {validation['surface']:.3f}, VOI {validation['voi']:.3f}"
+    )
+    yield f"score       {validation['score']:.3f}: {terms}"
+    rivals = {"the brightest voxels": "intensity_quantile", "nothing at all": "all_background"}
+    words = [f"{words} {validation['baselines'][name]['score']:.3f}" for words, name in rivals.items()]
+    yield f"            for comparison: {', '.join(words)}"
+
+
+def _student_lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Whether a student was distilled, and what its part in the result is."""
+    if (student := summary.get("student")) is None:
+        yield f"student     none: {summary['go_no_go']['gates']['distillation']['reason']}"
+        return
+    kpis, fusion = student["kpis"], student["fusion"]
+    yield (
+        f"student     from {len(student['teachers'])} teachers (coverage {kpis['teacher_coverage_pct']:.0f} %), "
+        f"alignment gain {kpis['teacher_alignment_gain_before_after']:.3f}, "
+        f"retention {kpis['student_knowledge_retention_score']:.2f}"
+    )
+    words = ", ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in fusion["mean_scores"].items())
+    yield f"fusion      student's weight {fusion['weight']:g}; best F0.5: {words}"
