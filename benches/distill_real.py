@@ -171,7 +171,7 @@ class Direction:
         report = verify(log)
         names = [teacher.name for teacher in self.teachers]
         proof = require_distilled(iter_events(log), teachers=names, due=True)
-        return {"log": name, "events": report.size, "root": report.root, "verdict": proof.verdict}
+        return {"log": name, "events": report.entries, "root": report.root, "verdict": proof.verdict}
 
     @cached_property
     def prox(self) -> vesu.SurfaceModel:
@@ -196,7 +196,7 @@ class Direction:
         found[PROX] = {volume.volume_id: self.prox.predict(volume.image).probability for volume in volumes}
         for seed in self.options.seeds:
             for name, teachers in ((f"student, seed {seed}", self.teachers), (f"no teachers, seed {seed}", ())):
-                student = self.taught(teachers, self.options.student_config, seed, name.replace(", ", "-"))
+                student = self.taught(teachers, self.options.student_config, seed, name.replace(", seed ", "-"))
                 found[name] = self.predicted(student, volumes)
             student_answers = found[f"student, seed {seed}"]
             weight = self.fusion_weight(student_answers, found[PROX])
@@ -265,7 +265,7 @@ def run_experiment(labels: Sequence[Path], out: Path, options: Options, *, ablat
         data = cases(train, held_out, out / "data", side=options.side, n_held_out=options.n_held_out)
         direction = Direction(held_out.stem, data, out / f"held-out-{held_out.stem}", options)
         rows += direction.rows()
-        found: dict[str, Any] = {"proofs": [direction.proved(f"student-seed {seed}") for seed in options.seeds]}
+        found: dict[str, Any] = {"proofs": [direction.proved(f"student-{seed}") for seed in options.seeds]}
         if ablation:
             found["ablation"] = direction.ablation().to_json()
         result["directions"][held_out.stem] = found | {"seconds": direction.seconds}
