@@ -19,7 +19,7 @@ h5py = pytest.importorskip("h5py", reason="Keras teachers need it: pip install '
 
 from teacher_cases import MEMBERS  # noqa: E402
 from vesu.distill.adapters.keras import KerasNetwork  # noqa: E402
-from vesu.distill.adapters.keras_worker import Refused, h5_arrays  # noqa: E402
+from vesu.distill.adapters.keras_worker import Refused, _compare, h5_arrays  # noqa: E402
 from vesu.distill.teacher import InputSpec, OutputSpec, TeacherSpec, load_teacher, write_teacher  # noqa: E402
 from vesu.errors import ArgumentError, DataError, FormatError  # noqa: E402
 
@@ -107,14 +107,8 @@ def _compare_and_refuse(made: Path, tmp_path: Path) -> None:
     share = answers(made, "SegFormer")
     torch.testing.assert_close(teacher.logits(seen), share[:, 1:2].log() - share[:, :1].log(), rtol=1e-5, atol=1e-5)
 
-    refusals = {
-        "differ: /extra/vars/0": lambda file: file.create_dataset("extra/vars/0", data=[1.0]),
-        "do not fit|lacks it": lambda file: file.__delitem__(first_array(file)),
-        "NaN or infinite weights in /": lambda file: file[first_array(file)].__setitem__(..., np.nan),
-    }
-    for told, change in refusals.items():
-        with pytest.raises(FormatError, match=told):
-            load(edited(seg, change))
+    with pytest.raises(FormatError, match="NaN or infinite weights in /"):
+        load(edited(seg, lambda file: file[first_array(file)].__setitem__(..., np.nan)))
     with pytest.raises(FormatError, match="refuses kwargs"):
         load(seg, kwargs={"colour": 1})
     with pytest.raises(FormatError, match="architecture: got os"):
@@ -170,6 +164,30 @@ def test_hdf5_files_are_plain_arrays(plain: bytes, tmp_path: Path) -> None:  # R
             list(h5_arrays(io.BytesIO(edited(plain, change))))
     with pytest.raises(Refused, match="not an HDF5 file"):
         list(h5_arrays(io.BytesIO(plain[:100])))
+
+
+def test_what_was_loaded_is_compared_with_the_file(plain: bytes, tmp_path: Path) -> None:  # R18
+    given, loaded = tmp_path / "given.weights.h5", tmp_path / "loaded.weights.h5"
+    loaded.write_bytes(plain)
+    more = edited(plain, lambda file: file.create_dataset("extra/vars/0", data=[1.0]))
+    refusals = {
+        r"1 arrays .* differ: /extra/vars/0: file \(1,\), network lacks it": more,
+        r"2 arrays .*/other: file \(2, 3\), network lacks it": edited(
+            plain, lambda file: file.move(first_array(file), "other")
+        ),
+        "did not take /layers/dense/vars/0": edited(
+            plain, lambda file: file[first_array(file)].__setitem__((0, 0), 1e-30)
+        ),
+    }
+    for told, data in refusals.items():
+        given.write_bytes(data)
+        with pytest.raises(Refused, match=told):
+            _compare(given, loaded)
+    given.write_bytes(plain)
+    _compare(given, loaded)
+    loaded.write_bytes(more)
+    with pytest.raises(Refused, match=r"/extra/vars/0: file lacks it, network \(1,\)"):
+        _compare(given, loaded)
 
 
 def test_recipes_and_files_are_refused_before_any_process(

@@ -7,7 +7,6 @@ walls of :mod:`vesu.distill.sandbox`.
 
 import io
 import json
-import os
 import re
 import sys
 import zipfile
@@ -31,19 +30,18 @@ def main() -> None:
     from vesu.distill.pipes import write_message
     from vesu.distill.sandbox import shut
 
-    answers = os.fdopen(1, "wb")
     try:
         open_kind = {"pickle": _pickled, "torchscript": _scripted, "keras-archive": _keras}[asked["kind"]]
         prepared = _warm_up(asked["kind"])
         walls += shut(memory_bytes=asked["memory_bytes"], cpu_seconds=asked["cpu_seconds"])
         told, weights = open_kind(io.BytesIO(sys.stdin.buffer.read()), asked, prepared)
     except Unfit as error:
-        write_message(answers, {"kind": "refused", "message": str(error), "walls": walls})
+        write_message(1, {"kind": "refused", "message": str(error), "walls": walls})
     except BaseException as error:  # noqa: BLE001 (whatever a hostile file brings about)
         text = f"{type(error).__name__}: {error}"
-        write_message(answers, {"kind": "refused", "message": text[:4000], "walls": walls})
+        write_message(1, {"kind": "refused", "message": text[:4000], "walls": walls})
     else:
-        write_message(answers, {"kind": "tensors", "walls": walls, **told}, weights)
+        write_message(1, {"kind": "tensors", "walls": walls, **told}, weights)
 
 
 def _leave_network(vesu: str) -> list[str]:
@@ -66,18 +64,20 @@ def _warm_up(kind: str) -> Any:
             empty["a"] = [1.0]
         "names in zip archives".encode("cp437")
         return keras_worker
-    import safetensors.torch
     import torch
+
+    from vesu.distill.teacher_folder import safetensors_bytes
 
     _allow_plain_values()
     buffer = io.BytesIO()
-    torch.save({"a": torch.zeros(1)}, buffer)
+    with zipfile.ZipFile(buffer, "w") as empty:  # a checkpoint of an empty dict
+        empty.writestr("a/data.pkl", b"\x80\x02}.")
+        empty.writestr("a/version", b"3\n")
     buffer.seek(0)
-    safetensors.torch.save(torch.load(buffer, map_location="cpu", weights_only=True))
+    torch.load(buffer, map_location="cpu", weights_only=True)
     if kind == "torchscript":
         torch.jit.ScriptModule()
-    from vesu.distill.teacher_folder import safetensors_bytes
-
+    safetensors_bytes({"a": torch.zeros(1)})
     return safetensors_bytes
 
 

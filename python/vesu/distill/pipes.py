@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import os
-import select
+import selectors
 import struct
 import subprocess
 import time
@@ -56,11 +56,12 @@ def read_message(file: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
     return json.loads(file.read(n_header)), file.read(n_body)
 
 
-def write_message(file: BinaryIO, header: Mapping[str, Any], body: bytes = b"") -> None:
-    """Write a message and flush."""
+def write_message(sink: int, header: Mapping[str, Any], body: bytes = b"") -> None:
+    """Write a message to a descriptor."""
     for piece in frame(header, body):
-        file.write(piece)
-    file.flush()
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(sink, view) :]
 
 
 def exchange(
@@ -85,7 +86,7 @@ def exchange(
         for piece in message:
             view = memoryview(piece)
             while view:
-                _wait([], [sink], deadline)
+                _wait(sink, selectors.EVENT_WRITE, deadline)
                 view = view[os.write(sink, view[: 1 << 16]) :]
     source = process.stdout.fileno()
     n_header, n_body = LENGTHS.unpack(_read(source, LENGTHS.size, deadline))
@@ -110,13 +111,15 @@ def end_process(process: "subprocess.Popen[bytes]") -> None:
 def _read(source: int, n_bytes: int, deadline: float) -> bytes:
     data = bytearray()
     while len(data) < n_bytes:
-        _wait([source], [], deadline)
+        _wait(source, selectors.EVENT_READ, deadline)
         if not (piece := os.read(source, min(1 << 20, n_bytes - len(data)))):
             raise EOFError
         data += piece
     return bytes(data)
 
 
-def _wait(readable: list[int], writable: list[int], deadline: float) -> None:
-    if not any(select.select(readable, writable, [], max(0.0, deadline - time.monotonic()))):
-        raise TimeoutError
+def _wait(descriptor: int, event: int, deadline: float) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, event)
+        if not selector.select(max(0.0, deadline - time.monotonic())):
+            raise TimeoutError

@@ -166,16 +166,21 @@ def safetensors_bytes(state: "Mapping[str, torch.Tensor]") -> bytes:
     ArgumentError
         Something that it does not hold.
     """
-    save = need_package("safetensors.torch", "distill").save
     once: dict[Any, str] = {}
     for name, tensor in state.items():
         once.setdefault(
             (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else name, name
         )
     try:
-        return bytes(save({name: state[name].detach().cpu().contiguous().clone() for name in once.values()}))
+        return bytes(
+            _safetensors().save({name: state[name].detach().cpu().contiguous().clone() for name in once.values()})
+        )
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
         raise ArgumentError(f"weights: {error}; accepted: dense tensors of numbers") from error
+
+
+def _safetensors() -> Any:
+    return need_package("safetensors.torch", "distill")
 
 
 def _walk(root: Path, refused: list[tuple[Path, str]]) -> Iterator[Path]:

@@ -73,7 +73,7 @@ class KerasNetwork:
         try:
             header, body = exchange(self._process, pieces, limit_s=limit_s, max_bytes=MAX_ANSWER)
         except BaseException as error:  # half a message may be under way, whatever it was: nothing more can be asked
-            last_words = self._last_words() if isinstance(error, EOFError) else ""
+            last_words = self._last_words() if isinstance(error, EOFError | BrokenPipeError) else ""
             self.close()
             if isinstance(error, EOFError | BrokenPipeError):
                 raise DataError(f"teacher {self._name}: its Keras process ended{last_words}") from error

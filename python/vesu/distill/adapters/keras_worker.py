@@ -41,7 +41,7 @@ class Refused(Exception):
 def main() -> None:
     """Answer until standard input ends."""
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    answers = os.fdopen(os.dup(1), "wb")
+    answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not come between the answers
     network: Any = None
     while (request := read_message(sys.stdin.buffer)) is not None:
