@@ -246,6 +246,21 @@ def test_the_order_of_teachers_is_kept(tmp_path):
     np.testing.assert_allclose(forth.mean_logit, back.mean_logit, rtol=1e-3)
 
 
+def test_answers_are_folded_in_the_teachers_order_wherever_they_come_from(tmp_path, monkeypatch):
+    given, folds = volumes(1), []
+
+    def spy(logits):
+        folds.append([array.tobytes() for array in logits])
+        return fold_logits(logits)
+
+    monkeypatch.setattr("vesu.distill.ensemble.fold_logits", spy)
+    infer(School(b=2.0), given, cache_in(tmp_path))  # one of them is there already
+    infer(School(a=1.0, b=2.0, c=3.0), given, cache_in(tmp_path))
+    infer(School(a=1.0, b=2.0, c=3.0), given, cache_in(tmp_path / "fresh"))
+    assert folds[0] == folds[1][1:2] and len(set(folds[1])) == 3
+    assert folds[1] == folds[2]
+
+
 def test_a_damaged_answer_is_computed_again(tmp_path):  # R09
     school, given = School(a=1.0, b=2.0), volumes(1)
     whole = bits(infer(school, given, cache_in(tmp_path)))
