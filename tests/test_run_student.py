@@ -24,7 +24,7 @@ from vesu.run import compatibility
 from vesu.run.baseline import volume_score
 from vesu.run.model import VolumePrediction, fused
 from vesu.run.pipeline import RunResult
-from vesu.run.plan import phase_weights
+from vesu.run.plan import phase_weights, soft_label_bytes
 from vesu.run.teaching import plan_distillation
 
 
@@ -156,6 +156,8 @@ def test_the_student_is_the_next_runs_own_forecast(taught: RunResult, dataset: P
     assert without["distillation"] == 0 < with_student["distillation"]
     assert with_student["segment"] > without["segment"]
     assert phase_weights(inventory, config, 26, n_teachers=4)["distillation"] > with_student["distillation"]
+    assert soft_label_bytes(inventory, config, 9) == 3 * 32**3 * (2 + 18 + 6)
+    assert not events(taught.folder, "SOFT_LABEL_ROOM_SHORT")
 
 
 def test_a_student_without_weight_changes_no_mask(

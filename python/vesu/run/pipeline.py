@@ -29,7 +29,14 @@ from vesu.run.interrupts import StopRequested
 from vesu.run.memory import MemoryMonitor
 from vesu.run.opening import RESULTS_ZIP, opened
 from vesu.run.outputs import printable, submission_entry
-from vesu.run.plan import Split, configured_split, distillation_costs, forecast, scored_pairs
+from vesu.run.plan import (
+    Split,
+    configured_split,
+    distillation_costs,
+    forecast,
+    scored_pairs,
+    soft_label_bytes,
+)
 from vesu.run.postmortem import write_postmortem
 from vesu.run.profile import read_profile, write_profile
 from vesu.run.progress import PHASES, Progress
@@ -350,6 +357,12 @@ class _Run:
             session.log.emit("STUDENT_SKIPPED", reason=teaching.reason)
             return
         session.log.emit("TEACHERS_FOUND", **teaching.fields(session.config.teachers.nominal))
+        needed_gib = soft_label_bytes(self.inventory, session.config, len(teaching.teachers)) / 2**30
+        if needed_gib > session.config.cache_gib:
+            way_out = "raise cache_gib, or cap sampling.max_train_volumes: what does not fit is held in memory"
+            session.log.emit(
+                "SOFT_LABEL_ROOM_SHORT", needed_gib=needed_gib, cache_gib=session.config.cache_gib, way_out=way_out
+            )
         self.device_use = DeviceUse(session.tell)
         self.device = prepare_device(teaching, session.config, self.device_use.emit)
 

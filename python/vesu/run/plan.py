@@ -32,6 +32,7 @@ __all__ = [
     "forecast",
     "phase_weights",
     "scored_pairs",
+    "soft_label_bytes",
     "split_pairs",
 ]
 
@@ -154,6 +155,12 @@ def distillation_costs(inventory: Inventory, config: RunConfig, n_teachers: int)
         0.1 + training_s + validating_s,
         (test + scored) * predicted_s,
     )
+
+
+def soft_label_bytes(inventory: Inventory, config: RunConfig, n_teachers: int) -> int:
+    """Room in the cache that the volumes, each teacher's answer (float16), and the folded soft labels take."""
+    used = _voxels(inventory, (pair.image for pair in _used(inventory, config)))
+    return int(used * (2 + 2 * n_teachers + 3 * 2))
 
 
 def _passes(overlap: float, flips: bool) -> float:

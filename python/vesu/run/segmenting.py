@@ -225,7 +225,8 @@ def _calibrate(
         None if fusion is None else fusion.predictions,
     )
     session.log.emit("CALIBRATION_MEASURED", **validation["calibration"])
-    dataclasses.replace(untuned, segment_config=tuned).save(session.folder)
+    model = dataclasses.replace(untuned, segment_config=tuned)
+    model.save(session.folder)
     session.log.emit("CALIBRATED", ladder=tuned.to_json(), validation=validation)
     files = {name: (session.folder / name).read_bytes() for name in MODEL_PARTS}
     # Through JSON, so that a session that goes on from here has the very same values.
