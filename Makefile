@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,7 +20,7 @@ demo: $(VENV)/.built  ## Build, run the whole pipeline on generated volumes, lea
 
 test: $(VENV)/.built $(VENV)/.dev  ## Build and pass all tests, Rust and Python
 	cargo test --profile fast -p vesu-core
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.built $(VENV)/.dev  ## Formatting, clippy, ruff, mypy strict, stubtest: all warnings are errors
 	cargo fmt --check
@@ -53,6 +53,9 @@ faults: $(VENV)/.built $(VENV)/.dev  ## The fault campaign: kills, refusing disk
 
 real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VESU_DATA or ../shared/data); prints the figures of docs/measured.md
 	$(BIN)/python benches/real_input.py --out build/real
+
+distill: $(VENV)/.built $(VENV)/.dev  ## Teachers and student on the research volumes; leaves build/distill/table.md; hours
+	$(BIN)/python benches/distill_real.py --out build/distill
 
 format:  ## Rewrite the sources in the house style
 	cargo fmt
