@@ -208,7 +208,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("change", "message"), WRONG, ids=[re.sub(" at 0x.*", "", str(change))[:40] for change, _ in WRONG])
+@pytest.mark.parametrize(
+    ("change", "message"), WRONG, ids=[re.sub(" at 0x.*", "", str(change))[:40] for change, _ in WRONG]
+)
 def test_wrong_fields_are_named_and_nothing_is_written(
     store: CheckpointStore, change: dict[str, Any], message: str
 ) -> None:
