@@ -85,10 +85,11 @@ def kills(bench: Bench, tally: Tally, *, until_broken: bool = False) -> None:
 
 
 def refusals(bench: Bench, tally: Tally, *, every: int = 1, until_broken: bool = False) -> None:
-    """Every error at every point, once and from there on; of all these cases each ``every``-th."""
+    """Every error at every point, once and from there on; of all these cases each ``every``-th, and the first short
+    writes, which are few."""
     ops = bench.all_points
     for index, (fault, text) in enumerate(_faults(ops)):
-        if index % every:
+        if index % every and (fault.action is Action.REFUSE or text in tally.cases):
             continue
         if until_broken and tally.broken:
             return
