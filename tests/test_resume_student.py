@@ -1,6 +1,7 @@
 """A run with a student in several sessions: the same bits, and one proof over all of them (R22, R33, R36, R37)."""
 
 import dataclasses
+import errno
 import hashlib
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import vesu
 from cuts import result_of, snapshots
 from student_case import small_set, student_config, without_report, write_teachers
-from vesu.errors import ResumeIncompatible
+from vesu.errors import FileError, ResumeIncompatible
 from vesu.ledger import iter_events, verify
 from vesu.run import session as session_module
 from vesu.run.checkpoint import CheckpointStore
@@ -216,3 +217,24 @@ def test_a_machine_that_computes_otherwise_is_said(
     assert found.finished and found.summary["go_no_go"]["verdict"] == "GO"
     reasons = [event["reason"] for event in events(folder, "RESUME_OK")]
     assert reasons == ["the training's environment: threads is not what it was at the checkpoint"]
+
+
+def test_a_checkpoint_that_the_disk_refused_is_not_told_as_written(
+    whole: Whole, dataset: Path, config: vesu.RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # R22 R36
+    result, cache, _ = whole
+    save, refused = CheckpointStore.save, []
+
+    def refusing(self: CheckpointStore, kind: str, fields: Any, parts: Any) -> Any:
+        if fields["phase"] == "distillation" and not refused:
+            refused.append(kind)
+            raise FileError(errno.ENOSPC, "No space left on device", str(self.folder))
+        return save(self, kind, fields, parts)
+
+    monkeypatch.setattr(CheckpointStore, "save", refusing)
+    vesu.run(dataset, tmp_path / "run", config=config, display="none", cache=cache)
+    told, before = (
+        len(events(folder, "DISTILLATION_CHECKPOINT_WRITTEN")) for folder in (tmp_path / "run", result.folder)
+    )
+    assert (len(refused), told) == (1, before - 1)
+    assert outcome(tmp_path / "run") == outcome(result.folder)

@@ -309,8 +309,8 @@ class _Work:
         loads = {event.get("teacher") for event in self.events if event["event"] == "DISTILLATION_TEACHER_LOAD_END"}
         return {teacher.name for teacher in self.plan.teachers} <= loads
 
-    def save(self, parts: Mapping[str, bytes], cursor: Mapping[str, Any]) -> None:
-        """A checkpoint of the training; a full one, which is published too, where a stage ends."""
+    def save(self, parts: Mapping[str, bytes], cursor: Mapping[str, Any]) -> bool:
+        """A checkpoint of the training; a full one, which is published too, where a stage ends; False if refused."""
         session, self.unsaved = self.session, 0
         with session.stops.deferred():
             before = session.state.distillation or Distillation()
@@ -319,6 +319,7 @@ class _Work:
             )
             same = bool(before.training) and before.cursor.get("stage") == cursor.get("stage")
             session.save("light" if same else "full")
+            return session.kept
 
     def save_due(self) -> bool:
         """As often as the search's checkpoints: every so many steps."""

@@ -48,6 +48,8 @@ class Session:
     seconds: dict[str, float] = field(default_factory=dict)
     """Of the phases of this session."""
     progress: Progress | None = None
+    kept: bool = True
+    """Whether the newest checkpoint was written; a disk may refuse it."""
 
     def __post_init__(self) -> None:
         self._earlier = dict(self.state.seconds)
@@ -136,7 +138,9 @@ class Session:
             try:
                 with self.log.watch.measure("io"):
                     self.store.save(kind, fields, self.state.parts())
+                self.kept = True
             except FileError as error:
+                self.kept = False
                 self.log.emit("CHECKPOINT_FAILED", kind=kind, message=str(error))
             return head
 
