@@ -28,15 +28,19 @@ impl<T: Element> Array<'_, T> {
 pub fn array<'py, T: Element>(name: &'static str, value: &Bound<'py, PyAny>, ndim: usize) -> PyResult<Array<'py, T>> {
     let py = value.py();
     let wanted = dtype::<T>(py);
-    let accepted = format!("a {ndim}-D numpy array of {wanted} with no axis of length 0");
+    // Only for a refusal: a dtype's text is made by Python code, and a Ctrl-C that comes just then would be lost.
+    let refuse = |got: String| {
+        let accepted = format!("a {ndim}-D numpy array of {wanted} with no axis of length 0");
+        Err(argument_error(py, name, got, &accepted))
+    };
     let Ok(untyped) = value.cast::<PyUntypedArray>() else {
-        return Err(argument_error(py, name, value.get_type().name()?, &accepted));
+        return refuse(value.get_type().name()?.to_string());
     };
     if !untyped.dtype().is_equiv_to(&wanted) {
-        return Err(argument_error(py, name, format!("dtype {}", untyped.dtype()), &accepted));
+        return refuse(format!("dtype {}", untyped.dtype()));
     }
     if untyped.ndim() != ndim || untyped.shape().contains(&0) {
-        return Err(argument_error(py, name, format!("shape {:?}", untyped.shape()), &accepted));
+        return refuse(format!("shape {:?}", untyped.shape()));
     }
     let readable = contiguous(value)?;
     let typed = readable.cast_into::<PyArrayDyn<T>>()?;
