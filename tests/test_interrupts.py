@@ -281,3 +281,15 @@ def test_a_stop_at_any_event_leaves_the_governor_ready_for_the_submission() -> N
             with governor.phase("segment"):
                 assert governor.reserve_s == 0.0
         assert len(seen) >= cut_at + 2
+
+
+def test_behind_a_rearmed_body_nothing_is_raised() -> None:  # R33
+    with stop_on_signals() as stops:
+        with pytest.raises(StopRequested):
+            signal.raise_signal(signal.SIGTERM)
+        with stops.rearmed(), pytest.raises(StopRequested):
+            signal.raise_signal(signal.SIGTERM)
+        with stops.rearmed():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+    assert stops.requests == ["SIGTERM"] * 3

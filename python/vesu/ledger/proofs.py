@@ -83,7 +83,8 @@ def inclusion_proof(path: str | os.PathLike[str], index: int, size: int | None =
     Parameters
     ----------
     path : str or os.PathLike
-        The log's file. It is read and verified once, up to `size`; memory is that of one record.
+        The log's file. It is read and verified once, up to `size`; memory is that of a MiB of records, or of one
+        that is longer.
     index : int
         The record's number, from 0.
     size : int, optional
@@ -130,7 +131,8 @@ def consistency_proof(path: str | os.PathLike[str], first: int, second: int | No
     Parameters
     ----------
     path : str or os.PathLike
-        The log's file. It is read and verified once, up to `second`; memory is that of one record.
+        The log's file. It is read and verified once, up to `second`; memory is that of a MiB of records, or of one
+        that is longer.
     first : int
         Number of records of the earlier log; from 0 every log goes on.
     second : int, optional

@@ -55,7 +55,8 @@ def verify(path: str | os.PathLike[str]) -> LedgerReport:
     Parameters
     ----------
     path : str or os.PathLike
-        The log's file. It is only read; time is linear in its length, memory that of one record.
+        The log's file. It is only read; time is linear in its length, memory that of a MiB of
+        records, or of one that is longer. Records are checked on all threads.
 
     Returns
     -------
@@ -213,7 +214,7 @@ def root_at(path: str | os.PathLike[str], size: int) -> str:
 
     Notes
     -----
-    Requirement R38. Memory is that of one record.
+    Requirement R38. Memory is that of a MiB of records, or of one that is longer.
 
     Examples
     --------

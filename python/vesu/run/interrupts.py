@@ -99,6 +99,15 @@ class Stops:
         self.reason, self._pending, self._noted = None, self._noted, None
         self._raise_pending()
 
+    @contextmanager
+    def rearmed(self) -> Iterator[None]:
+        """:meth:`rearm` for the body; what comes behind it is noted again, the deadline that has long passed too."""
+        self.rearm()
+        try:
+            yield
+        finally:
+            self.reason, self._pending = self.reason or self._pending or "DEADLINE", None
+
     # -- how requests come -----------------------------------------------------------------------------------------
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:

@@ -286,8 +286,7 @@ class _Run:
         prepared = self.prepared
         if prepared is not None and session.state.search is not None and session.state.calibrated is None:
             # A fault here must not cost the zip that is there, and neither must the end of this time too.
-            with suppress(VesuError, StopRequested), governor.phase("segment"):
-                session.stops.rearm()
+            with suppress(VesuError, StopRequested), governor.phase("segment"), session.stops.rearmed():
                 for done in segmenting.segment_provisionally(session, self.inventory.tests, prepared, self.cache):
                     session.log.emit("PROVISIONAL_MASK", volume_id=done, iter=session.state.search.iteration)
         return self.safe.write("the time is over")

@@ -1,4 +1,4 @@
-//! Tree heads and proofs of a log on disk: one verifying pass over its file each, memory for one record.
+//! Tree heads and proofs of a log on disk: one verifying pass over its file each, memory for a block of records.
 
 use std::fs::File;
 use std::path::Path;
