@@ -361,11 +361,12 @@ def test_a_mixture_is_unsure_where_its_parts_disagree() -> None:  # R25 R29
 
 
 def test_the_command_line_sets_student_and_teachers(tmp_path: Path) -> None:
-    from vesu.cli import _config, _parser
+    from vesu.cli import parser
+    from vesu.cli.arguments import config_of
 
-    arguments = _parser().parse_args(["run", "data", "--student", "off", "--teachers", str(tmp_path / 'a "b" ü')])
-    config = _config(arguments)
+    arguments = parser().parse_args(["run", "data", "--student", "off", "--teachers", str(tmp_path / 'a "b" ü')])
+    config = config_of(arguments)
     assert (config.student.use, config.teachers.folder) == ("off", str(tmp_path / 'a "b" ü'))
-    assert _config(_parser().parse_args(["run", "data", "--student"])).student.use == "on"
-    assert _config(_parser().parse_args(["run", "data"])).student.use == "auto"
+    assert config_of(parser().parse_args(["run", "data", "--student"])).student.use == "on"
+    assert config_of(parser().parse_args(["run", "data"])).student.use == "auto"
     assert set(STUDENT)  # the mini run's settings are accepted
