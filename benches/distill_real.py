@@ -60,15 +60,21 @@ class Options:
     window: int = 64
     """Voxels of the window in which teachers and student see a volume."""
     channels: tuple[int, ...] = (6, 12, 24, 48)
-    patch: int = 48
+    patch: int = 32
     """Voxels of the student's training patch."""
-    steps: int = 150
-    """The student's, in each stage."""
+    steps: int = 1500
+    """The student's, in the stage that learns from the teachers."""
+    tuning_steps: int = 100
+    """The student's, in each later stage."""
+    learning_rate: float = 1e-2
     soft_weight: float = 1.0
     """Of the teachers' part in the student's loss."""
     ablation_steps: int = 40
     ablation_channels: tuple[int, ...] = (4, 8, 16)
     seeds: tuple[int, ...] = (0, 1)
+    """Of the students."""
+    control_seeds: tuple[int, ...] = (0,)
+    """Of the students that learn from true labels alone, for comparison."""
     threads: int = 2
     device: str = "cpu"
 
@@ -84,7 +90,10 @@ class Options:
             channels=self.channels,
             patch=(self.patch,) * 3,
             steps=self.steps,
-            validate_every=max(1, self.steps // 2),
+            tuning_steps=self.tuning_steps,
+            learning_rate=self.learning_rate,
+            validate_every=max(1, self.steps // 5),
+            patience=5,
             soft_weight=self.soft_weight,
             overlap=0.25,
             flips=False,
@@ -93,8 +102,8 @@ class Options:
     @property
     def ablation_config(self) -> StudentConfig:
         """P1, small and short: twenty of them are trained in each direction."""
-        small = {"channels": self.ablation_channels, "steps": self.ablation_steps, "preset": "P1"}
-        return replace(self.student_config, validate_every=self.ablation_steps, **small)
+        steps = {"steps": self.ablation_steps, "validate_every": self.ablation_steps, "tuning_steps": 10}
+        return replace(self.student_config, channels=self.ablation_channels, preset="P1", **steps)
 
 
 @dataclass
@@ -168,6 +177,10 @@ class Direction:
         student.save(folder / "student")
         return student
 
+    def student(self, seed: int) -> TrainedStudent:
+        """The student of all teachers."""
+        return self.taught(self.teachers, self.options.student_config, seed, f"student-{seed}")
+
     def proved(self, name: str) -> dict[str, Any]:
         """That the log verifies, and that it proves the distillation."""
         log = self.folder / name / "events.jsonl"
@@ -198,9 +211,10 @@ class Direction:
             found[who] = {name: sigmoid(soft.mean_logit) for name, soft in self.ask(teachers, volumes).items()}
         found[PROX] = {volume.volume_id: self.prox.predict(volume.image).probability for volume in volumes}
         for seed in self.options.seeds:
-            for name, teachers in ((f"student, seed {seed}", self.teachers), (f"no teachers, seed {seed}", ())):
-                student = self.taught(teachers, self.options.student_config, seed, name.replace(", seed ", "-"))
-                found[name] = self.predicted(student, volumes)
+            found[f"student, seed {seed}"] = self.predicted(self.student(seed), volumes)
+            if seed in self.options.control_seeds:
+                alone = self.taught((), self.options.student_config, seed, f"no-teachers-{seed}")
+                found[f"no teachers, seed {seed}"] = self.predicted(alone, volumes)
             student_answers = found[f"student, seed {seed}"]
             weight = self.fusion_weight(student_answers, found[PROX])
             found[f"{FUSION}, seed {seed}, weight {weight:.1f}"] = {
@@ -258,21 +272,24 @@ def settle(out: Path, options: Options) -> None:
     write_json_atomic(path, wanted)
 
 
-def run_experiment(labels: Sequence[Path], out: Path, options: Options, *, ablation: bool = True) -> dict[str, Any]:
-    """Both directions; the result is written to ``out/result.json`` and ``out/table.md`` as it grows."""
-    settle(out, options)
-    torch.set_num_threads(options.threads)
+def directions(labels: Sequence[Path], out: Path, options: Options) -> Iterable[Direction]:
+    """One label held out, then the other."""
     first, second = labels
-    rows: list[Row] = []
-    result: dict[str, Any] = {"options": asdict(options), "directions": {}}
     for train, held_out in ((first, second), (second, first)):
         data = cases(train, held_out, out / "data", side=options.side, n_held_out=options.n_held_out)
-        direction = Direction(held_out.stem, data, out / f"held-out-{held_out.stem}", options)
+        yield Direction(held_out.stem, data, out / f"held-out-{held_out.stem}", options)
+
+
+def run_experiment(labels: Sequence[Path], out: Path, options: Options, *, ablation: bool = True) -> dict[str, Any]:
+    """Both directions; the result is written to ``out/result.json`` and ``out/table.md`` as it grows."""
+    rows: list[Row] = []
+    result: dict[str, Any] = {"options": asdict(options), "directions": {}}
+    for direction in directions(labels, out, options):
         rows += direction.rows()
         found: dict[str, Any] = {"proofs": [direction.proved(f"student-{seed}") for seed in options.seeds]}
         if ablation:
             found["ablation"] = direction.ablation().to_json()
-        result["directions"][held_out.stem] = found | {"seconds": direction.seconds}
+        result["directions"][direction.name] = found | {"seconds": direction.seconds}
         result |= {"rows": [asdict(row) for row in rows], "means": means_of(rows)}
         write_json_atomic(out / "result.json", result)
         (out / "table.md").write_text(markdown(result["means"]) + "\n", encoding="utf-8")
@@ -284,6 +301,7 @@ def read_options() -> tuple[Options, argparse.Namespace]:
     """The command line; every field of Options is an option."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/distill"))
+    parser.add_argument("--only", metavar="LABEL", help="train this direction's students and end: one process each")
     parser.add_argument("--no-ablation", action="store_true", help="leave out the leave-one-teacher-out table")
     defaults = asdict(Options())
     for name, value in defaults.items():
@@ -300,7 +318,14 @@ def main() -> None:
     data = research_data()
     if not (data / "labels").is_dir():
         sys.exit(f"no research volumes in {data}: set VESU_DATA to their folder")
-    run_experiment(sorted((data / "labels").glob("*.tif")), given.out, options, ablation=not given.no_ablation)
+    labels = sorted((data / "labels").glob("*.tif"))
+    settle(given.out, options)
+    torch.set_num_threads(options.threads)
+    if given.only is None:
+        run_experiment(labels, given.out, options, ablation=not given.no_ablation)
+    for direction in directions(labels, given.out, options):
+        if direction.name == given.only:
+            direction.answers()
 
 
 if __name__ == "__main__":

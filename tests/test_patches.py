@@ -249,5 +249,7 @@ def test_stages_unfreeze_slow_down_and_take_true_labels() -> None:  # R20
     assert rates[0] < rates[1]
     assert all(a >= b for a, b in pairwise(rates[2:]))
     assert rates[-1] == pytest.approx(2e-5)
+    assert [stage.steps for stage in stages] == [50] * 4
+    assert [stage.steps for stage in plan_stages(StudentConfig(steps=50, tuning_steps=7), volumes)] == [50, 7, 7, 7]
     pseudo = plan_stages(StudentConfig(), volumes[1:])
     assert [stage.config.soft_weight for stage in pseudo] == [1.0] * 4

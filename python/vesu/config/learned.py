@@ -68,7 +68,9 @@ class StudentConfig:
     accumulate: int = 1
     """Forward passes of one step."""
     steps: int = 400
-    """Optimizer steps of each stage."""
+    """Optimizer steps of the first stage, and of each later one unless `tuning_steps` says otherwise."""
+    tuning_steps: int | None = None
+    """Optimizer steps of each later stage."""
     validate_every: int = 100
     """Steps between two validations."""
     patience: int = 3
@@ -102,8 +104,10 @@ class StudentConfig:
         coarsest = 2 ** (len(self.channels) - 1)
         good = len(self.patch) == 3 and all(0 < n <= 1024 and n % coarsest == 0 for n in self.patch)
         require("student.patch", self.patch, good, f"three multiples of {coarsest} up to 1024")
-        for name in ("batch", "accumulate", "steps", "validate_every", "patience"):
+        for name in ("batch", "accumulate", "steps", "tuning_steps", "validate_every", "patience"):
             value = getattr(self, name)
+            if name == "tuning_steps" and value is None:
+                continue
             require(f"student.{name}", value, 1 <= value <= 1 << 24, f"1 to {1 << 24}")
         for name in ("soft_weight", "skeleton_weight", "continuity_weight"):
             value = getattr(self, name)
@@ -120,3 +124,9 @@ class StudentConfig:
     def stages(self) -> tuple[str, ...]:
         """Names of the stages of the preset, in order."""
         return PRESETS[self.preset]
+
+    @property
+    def stage_steps(self) -> tuple[int, ...]:
+        """Optimizer steps of each of `stages`."""
+        later = self.steps if self.tuning_steps is None else self.tuning_steps
+        return (self.steps, *[later] * (len(self.stages) - 1))

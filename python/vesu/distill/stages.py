@@ -82,8 +82,8 @@ def plan_stages(config: StudentConfig, volumes: Sequence[PreparedVolume]) -> tup
             name=name,
             config=config if name == DISTIL else tuning,
             volumes=tuple(volumes) if name == DISTIL else labelled or tuple(volumes),
-            steps=config.steps,
+            steps=steps,
             top=config.learning_rate * LATER_STAGES**number,
         )
-        for number, name in enumerate(config.stages)
+        for number, (name, steps) in enumerate(zip(config.stages, config.stage_steps, strict=True))
     )

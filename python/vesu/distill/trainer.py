@@ -219,8 +219,9 @@ class Trainer:
                 f"gradient (terms not finite: {', '.join(bad) or 'none'}); a lower learning_rate may help"
             )
         if self._on_step is not None:
-            part = min(1.0, memory.step / learner.stage.steps)
-            self._on_step((memory.stage + part) / len(self._stages))
+            planned = [stage.steps for stage in self._stages]
+            done = sum(planned[: memory.stage]) + min(memory.step, planned[memory.stage])
+            self._on_step(done / sum(planned))
 
     def _tell(self, gradient: Gradient, taken: bool) -> None:
         """The events of a step, and what the history keeps of it."""

@@ -147,7 +147,7 @@ def distillation_costs(inventory: Inventory, config: RunConfig, n_teachers: int)
     own_s = voxel_s * (student.channels[0] / 16) ** 2
     per_step = math.prod(student.patch) * student.batch * student.accumulate
     predicted_s = own_s * _passes(student.overlap, student.flips)
-    n_steps = student.steps * len(student.stages)
+    n_steps = sum(student.stage_steps)
     training_s = n_steps * per_step * own_s * _TRAINING_FACTOR
     validating_s = n_steps / student.validate_every * scored * predicted_s
     return (
