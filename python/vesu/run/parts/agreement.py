@@ -1,7 +1,9 @@
-"""Do parts belong together: every part of one work, once, and each volume in one of them."""
+"""Do parts belong together: every part of one work, once.
+
+Each part was found to hold exactly what falls to it, so all of them together hold every volume, once.
+"""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 
 from vesu.errors import DataError
@@ -26,7 +28,6 @@ def agreed(reports: Sequence[PartReport]) -> tuple[PartReport, ...]:
             raise DataError(f"parts: got parts of different works: {'; '.join(found)}")
     _refuse_doubled(reports)
     _refuse_missing(reports)
-    _refuse_overlaps_and_gaps(reports)
     return tuple(sorted(reports, key=lambda report: report.plan.part_id))
 
 
@@ -47,14 +48,6 @@ def _refuse_missing(reports: Sequence[PartReport]) -> None:
         holding = f", to which {_some(names)} fall" if names else ""
         numbers = ", ".join(map(str, missing))
         raise DataError(f"parts: missing part {numbers} of {plan.num_parts}{holding}; accepted: all parts")
-
-
-def _refuse_overlaps_and_gaps(reports: Sequence[PartReport]) -> None:
-    counts = Counter(record.volume_id for report in reports for record in report.records)
-    if twice := sorted(name for name, count in counts.items() if count > 1):
-        raise DataError(f"parts: got {_some(twice)} in more than one part; accepted: each volume in one part")
-    if gaps := sorted({volume.volume_id for volume in reports[0].plan.volumes} - set(counts)):
-        raise DataError(f"parts: got none that holds {_some(gaps)}; accepted: every volume in one part")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -158,7 +158,7 @@ def merge(parts: Sequence[str | Path], out: str | Path) -> MergeReport:
             "log": {"entries": checked.entries, "root": checked.root},
         }
         write_json_atomic(folder / MERGED, {**content, "digest": sealed(content)})
-    decoded = sum(sum(volume.voxels for _ in volume.n_bytes) for volume in plan.volumes) if arrays else 0
+    decoded = sum(volume.voxels * len(volume.files) for volume in plan.volumes) if arrays else 0
     n_bytes = sum(arrays)
     return MergeReport(
         folder, plan.phase, reports, len(arrays), n_bytes, decoded, submission, checked.entries, checked.root

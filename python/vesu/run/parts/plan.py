@@ -1,17 +1,23 @@
 """What a part is of: decided before any work, from the data and the settings alone, and alike on every machine."""
 
+import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from vesu import _core
+from vesu.data.cache import content_id
 from vesu.data.discover import Inventory, Pair, TestVolume
-from vesu.errors import ArgumentError, FormatError
+from vesu.errors import ArgumentError, FileError, FormatError
 from vesu.run.checkpoint import compare_compat
 
 __all__ = ["PHASES", "Phase", "Plan", "Volume", "assign", "differences", "made_by", "volumes_of"]
 
 FORMAT = "vesu-part/1"
+EDGE = 1 << 16
+"""Bytes at either end of a file that its fingerprint covers."""
 
 Phase: TypeAlias = Literal["features", "segment"]
 """``features``: training volumes loaded and sampled, teachers asked. ``segment``: masks of the test volumes."""
@@ -21,12 +27,12 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume of the whole phase, told by what its headers say."""
+    """A volume of the whole phase, told by what can be read of it quickly."""
 
     volume_id: str
     voxels: int
-    n_bytes: tuple[int, ...]
-    """Of its files: the CT, and the label where the phase reads it."""
+    files: tuple[str, ...]
+    """Of the CT, and of the label where the phase reads it: size, and BLAKE3 of the first and last 64 KiB."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Plan:
 
     def shared(self) -> dict[str, Any]:
         """What all parts of one work have in common."""
-        listing = {each.volume_id: [each.voxels, *each.n_bytes] for each in self.volumes}
+        listing = {each.volume_id: [each.voxels, *each.files] for each in self.volumes}
         return {
             "phase": self.phase,
             "num_parts": self.num_parts,
@@ -89,8 +95,8 @@ class Plan:
                 num_parts=int(values["num_parts"]),
                 part_id=int(values["part_id"]),
                 volumes=tuple(
-                    Volume(str(name), int(voxels), tuple(map(int, n_bytes)))
-                    for name, (voxels, *n_bytes) in sorted(values["data"].items())
+                    Volume(str(name), int(voxels), tuple(map(str, files)))
+                    for name, (voxels, *files) in sorted(values["data"].items())
                 ),
                 config=dict(values["config"]),
                 made_by=dict(values["vesu"]),
@@ -147,17 +153,31 @@ def assign(voxels: Mapping[str, int], num_parts: int) -> tuple[tuple[str, ...], 
 
 
 def volumes_of(inventory: Inventory, items: Iterable[Pair | TestVolume]) -> tuple[Volume, ...]:
-    """The phase's volumes as their headers tell of them; one whose header cannot be read counts as empty."""
+    """The phase's volumes; one whose header cannot be read counts as empty, and preflight will name it.
+
+    Raises
+    ------
+    FileError
+        A file cannot be read.
+    """
     found = []
     for item in items:
         paths = [item.image, item.label] if isinstance(item, Pair) else [item.image]
-        infos = [inventory.infos[path] for path in paths if path in inventory.infos]
-        voxels = 0
-        if infos:
-            depth, height, width = infos[0].shape
-            voxels = depth * height * width
-        found.append(Volume(item.volume_id, voxels, tuple(info.file_bytes for info in infos)))
+        info = inventory.infos.get(item.image)
+        voxels = 0 if info is None else math.prod(info.shape)
+        found.append(Volume(item.volume_id, voxels, tuple(map(_fingerprint, paths))))
     return tuple(sorted(found, key=lambda volume: volume.volume_id))
+
+
+def _fingerprint(path: Path) -> str:
+    """Tells another data set of the same names at once; whole contents are compared where they are read anyway."""
+    try:
+        with path.open("rb") as file:
+            head, size = file.read(EDGE), file.seek(0, os.SEEK_END)
+            file.seek(max(len(head), size - EDGE))
+            return f"{size} {content_id(head + file.read(EDGE))}"
+    except OSError as error:
+        raise FileError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def made_by() -> dict[str, Any]:
