@@ -4,6 +4,8 @@ import dataclasses
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -224,6 +226,23 @@ def test_a_stop_leaves_what_is_done(
     assert [(event["reason"], event["done"]) for event in stops] == [("SIGTERM", 1), ("SIGINT", 1)]
     part = make_part(dataset, tmp_path, **words)
     assert files_of(part) == files_of(*segmented)
+
+
+def test_a_killed_part_goes_on(
+    segmented: list[PartReport], dataset: Path, searched: RunResult, tmp_path: Path
+) -> None:  # R36 R37
+    words = ["run", str(dataset), "--out", str(tmp_path), "--phase", "segment", "--model", str(searched.folder)]
+    words += small_words()
+    with subprocess.Popen([sys.executable, "-m", "vesu", *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("segment 1/2")
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    finished_before = (tmp_path / "part.json").exists()  # the part may be quicker than the kill
+    assert main(words) == 0
+    assert finished_before or events(tmp_path, "PART_VOLUME_KEPT")
+    assert verify(tmp_path / "events.jsonl").entries == read_part(tmp_path).entries
+    assert files_of(read_part(tmp_path)) == files_of(*segmented)
 
 
 def test_a_file_that_was_lost_is_made_again(
