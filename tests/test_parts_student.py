@@ -21,12 +21,17 @@ def no_report() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_set(tmp_path_factory.mktemp("data"))
+
+
 def events(folder: Path, *names: str) -> list[dict[str, Any]]:
     return [event for event in iter_events(folder / "events.jsonl") if event["event"] in names]
 
 
-def test_a_student_out_of_parts_is_that_of_one_process(tmp_path: Path) -> None:  # R18 R22 R25 R53
-    data, teachers = small_set(tmp_path), write_teachers(tmp_path / "teachers")
+def test_a_student_out_of_parts_is_that_of_one_process(data: Path, tmp_path: Path) -> None:  # R18 R22 R25 R53
+    teachers = write_teachers(tmp_path / "teachers")
     config = student_config(teachers, "student.fusion=0.5", "sampling.voxels_per_volume=200")
     whole = vesu.run(data, tmp_path / "whole", config=config, display="none")
 
@@ -62,8 +67,8 @@ def test_a_student_out_of_parts_is_that_of_one_process(tmp_path: Path) -> None: 
         merge([part.folder for part in masks], tmp_path / "merged")
 
 
-def test_teachers_that_are_due_and_not_there_stop_a_part(tmp_path: Path) -> None:  # R22
+def test_teachers_that_are_due_and_not_there_stop_a_part(data: Path, tmp_path: Path) -> None:  # R22
     (tmp_path / "teachers").mkdir()
     config = student_config(tmp_path / "teachers")
     with pytest.raises(DistillationNotExecuted, match="no usable teacher"):
-        make_part(small_set(tmp_path), tmp_path / "part", phase="features", config=config)
+        make_part(data, tmp_path / "part", phase="features", config=config)

@@ -16,6 +16,8 @@ from vesu.run.checkpoint import compare_compat
 __all__ = ["PHASES", "Phase", "Plan", "Volume", "assign", "differences", "made_by", "volumes_of"]
 
 FORMAT = "vesu-part/1"
+NAMED = 8
+"""So many differences are named in a message."""
 EDGE = 1 << 16
 """Bytes at either end of a file that its fingerprint covers."""
 
@@ -190,7 +192,8 @@ def made_by() -> dict[str, Any]:
 def differences(first: Plan, second: Plan, names: Sequence[str]) -> list[str]:
     """In words, in what two parts are not of one work; ``names`` is what each is called."""
     found = compare_compat(first.shared(), second.shared())
-    return [f"{each.field}: {each.old!r} in {names[0]}, {each.new!r} in {names[1]}" for each in found]
+    words = [f"{each.field}: {each.old!r:.80} in {names[0]}, {each.new!r:.80} in {names[1]}" for each in found[:NAMED]]
+    return words + ([f"and {len(found) - NAMED} more"] if len(found) > NAMED else [])
 
 
 def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
