@@ -4,18 +4,20 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vesu.config import RunConfig
 from vesu.data.storage import make_folder, remove_abandoned, write_json_atomic
-from vesu.errors import DataError, FileError
+from vesu.errors import DataError, FileError, VesuError
 from vesu.ledger import iter_events
 from vesu.run.events import EventLog
 from vesu.run.folder import locked
+from vesu.run.heartbeat import Heartbeat, Ticker
 from vesu.run.interrupts import Stops
+from vesu.run.memory import MemoryMonitor
 from vesu.run.parts.plan import Plan, differences
 from vesu.run.parts.record import ARRAYS, EVENTS, MODEL, PART, PLAN, VOLUMES, VolumeRecord, read_plan, write_record
 
@@ -42,6 +44,27 @@ class Place:
     records: dict[str, VolumeRecord] = field(default_factory=dict)
     """Of the volumes that are done."""
 
+    def __post_init__(self) -> None:
+        time = self.config.time
+        self.heartbeat = Heartbeat(self.log.emit, interval_s=time.heartbeat_s, stall_factor=time.stall_factor)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Signs of life, and how the memory is, however long a volume takes (R35, R42)."""
+
+        def beat(late_s: float) -> None:
+            with suppress(VesuError):  # a disk that refuses: the work itself meets it
+                self.heartbeat.beat(late_s)
+
+        ticker = Ticker(beat, self.config.time.heartbeat_s)
+        name = f"{self.plan.phase}, part {self.plan.part_id} of {self.plan.num_parts}"
+        with MemoryMonitor(self.log.emit, self.config.memory), self.heartbeat.around(name):
+            ticker.start()
+            try:
+                yield
+            finally:
+                ticker.stop()
+
     def tell(self, name: str, fields: Mapping[str, Any]) -> None:
         """Log an event, called as stages call what they are given for that."""
         self.log.emit(name, **fields)
@@ -59,6 +82,7 @@ class Place:
 
     def _count(self, record: VolumeRecord) -> None:
         self.records[record.volume_id] = record
+        self.heartbeat.step()
         self.on_volume(record.volume_id, len(self.records), len(self.plan.assigned))
 
 

@@ -111,7 +111,9 @@ def make_part(
         with EventLog(log_path, run_id=run_id_of(log_path)) as log, stop_on_signals(emit=log.emit) as stops:
             place = Place(folder, plan, config, log, stops, on_volume or (lambda *_: None))
             try:
-                _work(place, inventory, own, teaching, model)
+                _begin(place)
+                with place.watched():
+                    _work(place, inventory, own, teaching, model)
             except StopRequested as stop:
                 log.emit("PART_STOPPED", reason=stop.reason, done=len(place.records))
                 raise (KeyboardInterrupt() if stop.reason == "SIGINT" else SystemExit(143)) from None
@@ -176,6 +178,16 @@ def _whole(folder: Path) -> PartReport | None:
         return None
 
 
+def _begin(place: Place) -> None:
+    place.log.emit(
+        "PART_START" if place.log.size == 0 else "PART_RESUMED",
+        plan=place.plan.to_json(),
+        assigned=list(place.plan.assigned),
+        git_sha=evidence.git_sha(),
+        machine=evidence.machine(),
+    )
+
+
 def _work(
     place: Place,
     inventory: Inventory,
@@ -183,14 +195,6 @@ def _work(
     teaching: DistillationPlan,
     model: str | Path | None,
 ) -> None:
-    plan = place.plan
-    place.log.emit(
-        "PART_START" if place.log.size == 0 else "PART_RESUMED",
-        plan=plan.to_json(),
-        assigned=list(plan.assigned),
-        git_sha=evidence.git_sha(),
-        machine=evidence.machine(),
-    )
     _preflight(place, inventory, own)
     left: list[Pair | TestVolume] = []
     for item in own:
@@ -201,7 +205,7 @@ def _work(
             left.append(item)
         else:
             place.kept(record)
-    if plan.phase == "features":
+    if place.plan.phase == "features":
         pairs = [item for item in left if isinstance(item, Pair)]
         split = configured_split(inventory.pairs, place.config)
         features.sample(place, pairs, split, FeatureSpec(scales=place.config.features.scales), teaching)
