@@ -238,10 +238,9 @@ def test_a_killed_part_goes_on(
         assert process.stdout is not None
         assert process.stdout.readline().startswith("segment 1/2")
         process.kill()
-    assert process.returncode == -signal.SIGKILL
-    finished_before = (tmp_path / "part.json").exists()  # the part may be quicker than the kill
+    whole_before = (tmp_path / "part.json").exists()  # on a busy machine the part may be quicker than the kill
     assert main(words) == 0
-    assert finished_before or events(tmp_path, "PART_VOLUME_KEPT")
+    assert whole_before or events(tmp_path, "PART_VOLUME_KEPT")
     assert verify(tmp_path / "events.jsonl").entries == read_part(tmp_path).entries
     assert files_of(read_part(tmp_path)) == files_of(*segmented)
 
