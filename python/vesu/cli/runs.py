@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from vesu.cli import parts
 from vesu.cli.arguments import Arguments, Commands, Parser, add_config, command, config_of
 from vesu.errors import ArgumentError
 
@@ -44,6 +45,7 @@ def add(commands: Commands) -> None:
         help="on resuming: do again what depends on changed settings or data, instead of refusing",
     )
     _add_student(run)
+    parts.add_options(run)
     add_config(run)
 
     report = command(commands, "report", _report, "write the HTML report of a run folder again")
@@ -83,6 +85,8 @@ def _demo(arguments: Arguments) -> None:
 
 
 def _run(arguments: Arguments) -> None:
+    if parts.do_part(arguments):
+        return
     _execute(
         arguments,
         arguments.data,
@@ -91,6 +95,8 @@ def _run(arguments: Arguments) -> None:
         resume=arguments.resume_from_checkpoint,
         restart=arguments.restart,
         retrain_changed=arguments.retrain_changed,
+        phase=arguments.phase or "all",
+        masks=arguments.masks,
     )
 
 
@@ -99,7 +105,7 @@ def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "
 
     result = vesu.run(data, arguments.out, config=config_of(arguments), display=display, **how)
     print(result)
-    if not result.finished:
+    if not result.done:
         raise SystemExit(STOPPED)
 
 

@@ -23,6 +23,8 @@ def run(
     resume: str | Path | None = None,
     restart: bool = False,
     retrain_changed: bool = False,
+    phase: Literal["all", "search"] = "all",
+    masks: str | Path | None = None,
 ) -> "RunResult":
     """Train on a competition folder, segment its test volumes, leave a valid ``submission.zip``.
 
@@ -46,6 +48,12 @@ def run(
     retrain_changed : bool
         With ``resume``: where settings or data differ from the checkpoint's, do the work again that depends on them,
         instead of refusing. The log says what is done again.
+    phase : {"all", "search"}
+        ``"search"`` ends when the model is there: :mod:`vesu.run.parts` makes the masks, on as many machines as there
+        are, and a last session with ``masks`` goes on.
+    masks : path, optional
+        Folder of :func:`vesu.run.parts.merge`: masks that were made with this very model of these very volumes are
+        taken, after their hashes were checked, instead of being made again.
 
     Returns
     -------
@@ -74,8 +82,10 @@ def run(
     from vesu.config import RunConfig
     from vesu.run.pipeline import execute
 
-    where = None if cache is None else Path(cache)
-    return execute(data, Path(out), config or RunConfig(), display, where, resume, restart, retrain_changed)
+    where, merged = (None if path is None else Path(path) for path in (cache, masks))
+    return execute(
+        data, Path(out), config or RunConfig(), display, where, resume, restart, retrain_changed, phase, merged
+    )
 
 
 def resume(

@@ -12,7 +12,7 @@ from vesu.data.storage import make_folder, remove_abandoned
 from vesu.errors import DataError, FileError
 from vesu.run.checkpoint import CheckpointStore
 
-__all__ = ["OUTPUTS", "claimed"]
+__all__ = ["OUTPUTS", "claimed", "locked"]
 
 # What a run leaves in its folder; a repeated run replaces exactly these and touches nothing else.
 OUTPUTS = (
@@ -83,8 +83,7 @@ def claimed(folder: Path, *, goes_on: bool = False, restart: bool = False) -> It
                 f"out: got {folder}, which holds {', '.join(foreign)} that no vesu run wrote; "
                 "accepted: a new or empty folder, or the folder of an earlier run"
             )
-        with (folder / MARK).open("w") as mark:
-            _lock(mark.fileno(), folder)
+        with locked(folder):
             if not (goes_on or restart):
                 _refuse_unfinished(folder)
             _clear(folder, ENDINGS if goes_on else OUTPUTS)
@@ -113,11 +112,21 @@ def _refuse_unfinished(folder: Path) -> None:
     )
 
 
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise FileError(errno.EWOULDBLOCK, "another run writes here", str(folder)) from error
+@contextmanager
+def locked(folder: Path, mark: str = MARK) -> Iterator[None]:
+    """Keep other processes out of a folder, which the file ``mark`` in it says is vesu's own.
+
+    Raises
+    ------
+    FileError
+        Another process writes here.
+    """
+    with (folder / mark).open("w") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileError(errno.EWOULDBLOCK, "another run writes here", str(folder)) from error
+        yield
 
 
 def _clear(folder: Path, names: Iterable[str]) -> None:

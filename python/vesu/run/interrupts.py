@@ -16,7 +16,8 @@ from vesu.errors import VesuError
 
 __all__ = ["Reason", "StopRequested", "Stops", "stop_on_signals"]
 
-Reason: TypeAlias = Literal["SIGINT", "SIGTERM", "DEADLINE"]
+Reason: TypeAlias = Literal["SIGINT", "SIGTERM", "DEADLINE", "MODEL_READY"]
+"""``MODEL_READY``: a run that was to go no further than its model."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -29,6 +29,7 @@ from vesu.run.interrupts import StopRequested
 from vesu.run.memory import MemoryMonitor
 from vesu.run.opening import RESULTS_ZIP, opened
 from vesu.run.outputs import printable, submission_entry
+from vesu.run.parts import adopting
 from vesu.run.plan import (
     Split,
     configured_split,
@@ -44,6 +45,7 @@ from vesu.run.result import RunResult
 from vesu.run.safe_submission import SafeSubmission
 from vesu.run.session import Session
 from vesu.run.stages import SourceIds
+from vesu.run.state import MaskRecord
 from vesu.run.stopwatch import TimedCache
 from vesu.run.teaching import plan_distillation, prepare_device
 from vesu.run.verdict import go_no_go
@@ -56,6 +58,9 @@ DRAIN_S = 60.0
 
 DisplayKind: TypeAlias = Literal["auto", "tqdm", "none"]
 
+PhaseChoice: TypeAlias = Literal["all", "search"]
+"""How far a run goes: to the zip of all masks, or to the model, where parts make the masks."""
+
 
 def execute(
     data: str | Path | None,
@@ -66,11 +71,19 @@ def execute(
     resume: str | Path | None = None,
     restart: bool = False,
     retrain_changed: bool = False,
+    phase: PhaseChoice = "all",
+    masks: Path | None = None,
 ) -> RunResult:
     """:func:`vesu.run` after its defaults are filled in."""
     # What can be refused is refused before an earlier run's outputs are replaced.
     if display not in get_args(DisplayKind):
         raise ArgumentError(f"display: got {display!r}; accepted: one of {get_args(DisplayKind)}")
+    for name, value in (("phase", phase), ("masks", masks)):
+        if value not in ("all", None) and config.pipeline != "vesu":
+            raise ArgumentError(f"{name}: got {str(value)!r} with pipeline {config.pipeline!r}, which has no model")
+    if phase not in get_args(PhaseChoice):
+        raise ArgumentError(f"phase: got {phase!r}; accepted: one of {get_args(PhaseChoice)}")
+    merged = None if masks is None else adopting.read_masks(masks)
     if resume is not None and restart:
         raise ArgumentError("restart: got True beside resume; accepted: one of the two")
     spec = FeatureSpec(scales=config.features.scales)
@@ -83,7 +96,9 @@ def execute(
         session.announce = (lambda text: None) if display == "none" else print
         try:
             with session.stops.deferred():  # a session that begins after its deadline is ended like any other
-                this = _Run(session, inventory, spec, cache or session.folder / "cache", display, previous)
+                this = _Run(
+                    session, inventory, spec, cache or session.folder / "cache", display, previous, phase, merged
+                )
                 this.begin()
             return this.execute()
         except StopRequested as stop:
@@ -117,6 +132,9 @@ class _Run:
     display: DisplayKind
     previous: Mapping[str, Any] | None
     """The profile of the run that this one replaces."""
+    phase: PhaseChoice = "all"
+    merged: adopting.Merged | None = None
+    """Masks that parts made."""
     prepared: learning.Prepared | None = None
     deferred: str | None = None
     """Why the report was put off."""
@@ -263,6 +281,8 @@ class _Run:
             After SIGINT and SIGTERM, when everything is written.
         """
         session = self.session
+        if reason == "MODEL_READY":
+            return self._model_ready()
         in_time = reason != "DEADLINE"
         session.log.emit("RUN_STOPPING", reason=reason, phase=session.state.phase)
         session.save("full" if in_time else "pretimeout")
@@ -279,6 +299,16 @@ class _Run:
         session.governor.final()
         session.log.emit("RUN_STOPPED", reason=reason, resume="vesu run --resume-from-checkpoint latest")
         return self._sealed(self._summary("stopped", submission), submission)
+
+    def _model_ready(self) -> RunResult:
+        """End where parts go on: the model is saved, the masks are still those in reserve."""
+        session, calibrated = self.session, self.session.state.calibrated
+        assert calibrated is not None
+        submission = self.safe.write("the model is ready, the masks are for parts to make")
+        session.governor.final()
+        session.log.emit("RUN_STOPPED", reason="MODEL_READY", resume="vesu run --resume-from-checkpoint --masks MERGED")
+        summary = self._summary("stopped", submission)
+        return self._sealed({**summary, "phase": self.phase, "validation": dict(calibrated.validation)}, submission)
 
     def _best_submission(self) -> SubmissionReport:
         """Masks of the unfinished search where there is time for them, and the zip of the best of each volume."""
@@ -344,7 +374,9 @@ class _Run:
         grid = learning.fit(session, prepared)
         coverage.finish(session.folder)
         distilled = self._distil(split, prepared.ids)
-        found = segmenting.segment_all(session, inventory, prepared, self.cache, self.spec, grid, distilled)
+        found = segmenting.segment_all(
+            session, inventory, prepared, self.cache, self.spec, grid, distilled, self._model_there
+        )
         ranking = {} if found.ranking is None else {"ranking": dict(found.ranking)}
         search = learning.search_entry(session, prepared.data, grid) | ranking
         return {"search": search, "validation": dict(found.validation), **self._student_entry(distilled, found.fusion)}
@@ -372,6 +404,13 @@ class _Run:
         kpis = self.device_use.kpis()  # of this session
         self.session.log.emit("DEVICE_USE", **kpis)
         return {"student": {**distilled.report, "fusion": fusion, "device_use": kpis}}
+
+    def _model_there(self) -> dict[str, MaskRecord]:
+        """What follows from having a model: an end, where no more was asked for; the masks that parts made with it."""
+        if self.phase == "search":
+            self.session.save("full")
+            raise StopRequested("MODEL_READY")
+        return {} if self.merged is None else adopting.adopt(self.session, self.inventory.tests, self.merged)
 
     def _distil(self, split: Split, ids: Mapping[str, SourceIds]) -> Distilled | None:
         """The student, from its teachers (R18-R23); None where none is due."""

@@ -23,6 +23,11 @@ class RunResult:
     """Why there is no report: matplotlib or Jinja2 is missing, say."""
 
     @property
+    def done(self) -> bool:
+        """Whether everything was done that was asked for: of a run with ``phase="search"``, the model."""
+        return self.finished or self.summary.get("phase") == "search"
+
+    @property
     def finished(self) -> bool:
         """Whether every phase was done; else the run goes on with ``resume="latest"``."""
         return bool(self.summary["status"] == "finished")
@@ -48,7 +53,9 @@ class RunResult:
 def _lines(result: RunResult) -> Iterator[str]:
     summary = result.summary
     validation, search, ledger = summary.get("validation"), summary.get("search"), summary["ledger"]
-    if not result.finished:
+    if summary.get("phase") == "search":
+        yield f"stopped     the model is ready: vesu run DATA --phase segment --model {result.folder} --num-parts N ..."
+    elif not result.finished:
         yield f"stopped     the session's time is over; go on with --resume-from-checkpoint --out {result.folder}"
     chosen_by = "labelled volumes"
     if search:

@@ -4,8 +4,9 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from vesu.config import RunConfig
 from vesu.data.cache import ArrayCache, content_id
 from vesu.data.discover import Inventory, Pair, TestVolume
 from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
@@ -14,7 +15,9 @@ from vesu.features import FeatureSpec
 from vesu.grid_search import ElasticNetLogisticGrid, interim_model
 from vesu.run import baseline, stages
 from vesu.run.distilled import Distilled
-from vesu.run.fusing import Fusion, choose_fusion, choose_scorer_fusion
+from vesu.run.events import EventLog
+from vesu.run.fusing import Fusion, ScorerFusion, choose_fusion, choose_scorer_fusion
+from vesu.run.interrupts import Stops
 from vesu.run.learning import Prepared
 from vesu.run.model import SurfaceModel
 from vesu.run.outputs import StepSlices, diagnostics_entry, write_unmatched, write_views
@@ -26,12 +29,33 @@ from vesu.run.state import MODEL_PARTS, Calibrated, MaskRecord
 from vesu.run.validation import ScoredVolume
 from vesu.segmentation import Segmentation, segment
 
-__all__ = ["segment_all", "segment_by_scorer", "segment_in_reserve", "segment_provisionally"]
+__all__ = [
+    "Workplace",
+    "segment_all",
+    "segment_by_scorer",
+    "segment_in_reserve",
+    "segment_provisionally",
+    "segment_volume",
+    "segment_volume_by_scorer",
+]
 
 SCORE_RANKING = "score_ranking.json"
 
 MaskOf = Callable[[TestVolume], None]
 """Makes the mask of a test volume and its evidence."""
+
+
+class Workplace(Protocol):
+    """As much of a session as the mask of one volume needs; a part of a run has it too."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def config(self) -> RunConfig: ...
+    @property
+    def log(self) -> EventLog: ...
+    @property
+    def stops(self) -> Stops: ...
 
 
 def segment_all(
@@ -42,10 +66,12 @@ def segment_all(
     spec: FeatureSpec,
     grid: ElasticNetLogisticGrid,
     distilled: Distilled | None = None,
+    on_model: Callable[[], Mapping[str, MaskRecord]] = dict,
 ) -> Calibrated:
     """Calibrate on validation volumes, then segment every test volume; the model and what its validation measured.
 
-    With a student, the probability is that of the fusion, whose weight is chosen first (R25).
+    With a student, the probability is that of the fusion, whose weight is chosen first (R25). ``on_model`` is called
+    when the model is there, and gives the masks that it has been used for elsewhere.
     """
     held_out, search = prepared.split.validation, session.config.search
     chosen = held_out[:CALIBRATION_VOLUMES]
@@ -70,10 +96,12 @@ def segment_all(
             calibrated = _calibrate(session, volumes, prepared, untuned, ranking, fusion, advanced)
             session.state.calibrated = calibrated
             session.save("full")
+        for volume_id, record in on_model().items():
+            if volume_id not in kept:
+                session.state.masks[volume_id] = kept[volume_id] = record
+                phase.advance(1)
         model = SurfaceModel.load(session.folder, device=None if distilled is None else distilled.device)
-        _segment_tests(
-            session, inventory.tests, kept, lambda test: _segment_volume(session, test, model, phase.advance)
-        )
+        _segment_tests(session, inventory.tests, kept, lambda test: segment_volume(session, test, model, phase.advance))
         return calibrated
 
 
@@ -111,12 +139,7 @@ def segment_by_scorer(
             session.log.emit("BASELINE_VALIDATED", pipeline=session.config.pipeline, validation=validation)
 
         def by_scorer(test: TestVolume) -> None:
-            image = read_volume(test.image, n_threads=session.config.n_threads)
-            slices = StepSlices(image)
-            own = None if fusion is None else fusion.student.predict(image, poll=session.stops.poll)
-            with_student = None if fusion is None or own is None else (fusion.student.weight, own.probability)
-            score, result = baseline.segment_volume(image, session.config, on_step=slices.add, student=with_student)
-            _write_volume(session, test, image, score, None if own is None else own.uncertainty, result, slices)
+            segment_volume_by_scorer(session, test, fusion)
             phase.advance(1)
 
         _segment_tests(session, inventory.tests, kept, by_scorer)
@@ -275,7 +298,10 @@ PREDICTED_PART = 0.8
 """Of a volume's time, what its features and probabilities take; the rest is the ladder."""
 
 
-def _segment_volume(session: Session, test: TestVolume, model: SurfaceModel, advance: Callable[[float], None]) -> None:
+def segment_volume(
+    session: Workplace, test: TestVolume, model: SurfaceModel, advance: Callable[[float], None] = lambda _: None
+) -> None:
+    """Mask and evidence of a test volume by a model; ``advance`` is told each part of the volume that is done."""
     config = session.config
     with session.log.watch.measure("io"):
         image = read_volume(test.image, n_threads=config.n_threads)
@@ -299,8 +325,18 @@ def _segment_volume(session: Session, test: TestVolume, model: SurfaceModel, adv
     advance(1.0 - PREDICTED_PART)
 
 
+def segment_volume_by_scorer(session: Workplace, test: TestVolume, fusion: ScorerFusion | None = None) -> None:
+    """Mask and evidence of a test volume by the configured historical scorer (R32)."""
+    image = read_volume(test.image, n_threads=session.config.n_threads)
+    slices = StepSlices(image)
+    own = None if fusion is None else fusion.student.predict(image, poll=session.stops.poll)
+    with_student = None if fusion is None or own is None else (fusion.student.weight, own.probability)
+    score, result = baseline.segment_volume(image, session.config, on_step=slices.add, student=with_student)
+    _write_volume(session, test, image, score, None if own is None else own.uncertainty, result, slices)
+
+
 def _write_volume(
-    session: Session,
+    session: Workplace,
     test: TestVolume,
     image: Any,
     probability: Any,

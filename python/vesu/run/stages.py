@@ -36,6 +36,7 @@ __all__ = [
     "fit_grid",
     "fitted_ladder",
     "load",
+    "rows_key",
     "sampled_rows",
     "training_prior",
     "training_set",
@@ -112,7 +113,7 @@ def sampled_rows(
     Each epoch has its own draw (R14). What must be computed is computed for the epochs that follow too, a few at a
     time, up to ``n_epochs``: one pass over the volume serves several draws.
     """
-    if (cached := cache.get(_rows_key(pair, ids, spec, config, cache, epoch))) is not None:
+    if (cached := cache.get(rows_key(pair, ids, spec, config, cache, epoch))) is not None:
         return Rows(**cached)
     image = cached_volume(pair.image, ids.image, cache, config.n_threads)
     label = cached_volume(pair.label, ids.label, cache, config.n_threads)
@@ -130,7 +131,7 @@ def sampled_rows(
         )
         x, g = gather(features, index)
         rows = Rows(x, g, label.reshape(-1)[index].astype(np.uint8))
-        cache.put(_rows_key(pair, ids, spec, config, cache, epoch), x=rows.x, g=rows.g, y=rows.y)
+        cache.put(rows_key(pair, ids, spec, config, cache, epoch), x=rows.x, g=rows.g, y=rows.y)
         return rows
 
     asked = draw(epoch)
@@ -139,7 +140,8 @@ def sampled_rows(
     return asked
 
 
-def _rows_key(pair: Pair, ids: SourceIds, spec: FeatureSpec, config: RunConfig, cache: ArrayCache, epoch: int) -> str:
+def rows_key(pair: Pair, ids: SourceIds, spec: FeatureSpec, config: RunConfig, cache: ArrayCache, epoch: int) -> str:
+    """Under what an epoch's draw of a volume stands in the cache: everything that it depends on."""
     return cache.key(
         "rows",
         image=ids.image,
