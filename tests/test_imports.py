@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "errors": set(),
     "config": {"errors", "segmentation"},
     "ledger": BESIDE,
+    "offline": {"errors"},
     "volume": BESIDE,
     "data": BESIDE,
     "features": BESIDE | {"data"},
