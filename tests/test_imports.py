@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "ledger": BESIDE,
     "offline": {"errors"},
     "volume": BESIDE,
-    "data": BESIDE,
+    "data": BESIDE | {"offline"},
     "features": BESIDE | {"data"},
     "grid_search": BESIDE | {"data"},
     "calibration": BESIDE | {"volume", "segmentation"},

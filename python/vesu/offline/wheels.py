@@ -13,7 +13,7 @@ from typing import Any
 
 from vesu.errors import FileError, FormatError
 
-__all__ = ["Wheel", "file_sha256", "filename_tags", "normalised", "read_wheel"]
+__all__ = ["Wheel", "file_sha256", "filename_tags", "normalised", "read_wheel", "shown"]
 
 _FILE_NAME = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-[0-9][^-]*)?-(?P<tags>[^-]+-[^-]+-[^-]+)\.whl")
 _MAX_METADATA_BYTES = 4 << 20
@@ -148,6 +148,11 @@ def filename_tags(file: str) -> list[str]:
     if named is None:
         return []
     return sorted(map("-".join, itertools.product(*(part.split(".") for part in named["tags"].split("-")))))
+
+
+def shown(path: Path) -> str:
+    """A path as text that every encoder takes: bytes that are no UTF-8 are shown as escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def file_sha256(path: Path) -> str:
