@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import vesu
+from vesu.errors import ArgumentError
 from vesu.offline import OfflineError, Resolution, require, resolve
 from vesu.offline import resolver as module_under_test
 from vesu.offline.install import Outcome, run_python
@@ -258,3 +260,24 @@ def test_without_a_manifest_a_wheel_describes_itself(  # R06
     sys.path.pop()
     refused = ask("vesu-probe", target=house.parent / "elsewhere")
     assert refused.status == "unavailable" and "not used" in refused.rejections[0].reason
+
+
+def test_without_pip_the_way_to_it_is_said(  # R06
+    ask: Callable[..., Resolution], house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vesu.offline import interpreter
+
+    make_wheel(house, "vesu-probe")
+    monkeypatch.setattr(interpreter, "_PACKAGING", ("no_pip_here",))
+    interpreter._packaging.cache_clear()
+    found = ask("vesu-probe")
+    monkeypatch.undo()
+    interpreter._packaging.cache_clear()
+    assert found.status == "unavailable" and "ensurepip" in str(found)
+
+
+def test_bad_arguments_and_the_variable_that_a_run_knows() -> None:  # R06
+    for name in ("", "a/b", "../a", 7, None):
+        with pytest.raises(ArgumentError, match="package: got"):
+            resolve(name)  # type: ignore[arg-type]
+    vesu.load_config(environment={"VESU_WHEELHOUSE": "wheels"})

@@ -106,12 +106,9 @@ def install(plan: Plan, place: Path, limit_s: float = 180.0) -> Outcome:
     """
     temporary = Path(tempfile.mkdtemp(prefix=".installing-", dir=place.parent))
     try:
-        folders = {offer.path.parent for offer in plan.wheels}
         words = ["--no-index", "--no-deps", "--no-cache-dir", "--no-input", "--no-warn-script-location"]
-        for folder in sorted(folders):
-            words += ["--find-links", str(folder)]
-        wheels = [str(offer.path) for offer in plan.wheels]
         command = ["-m", "pip", "--isolated", "--disable-pip-version-check", "install", *words]
+        wheels = [str(offer.path) for offer in plan.wheels]
         outcome = run_python([*command, "--target", str(temporary), *wheels], limit_s)
         if outcome.ok:
             # A folder with files in it is never replaced by a rename: what another process installed stands.
