@@ -253,7 +253,7 @@ class _Work:
             verified=["sha256" if offer.listed else "no manifest" for offer in plan.wheels],
         )
         for folder in targets(target):
-            if (problem := refusal(folder)) is not None:
+            if (problem := refusal(folder, plan)) is not None:
                 self._say("OFFLINE_TARGET_REFUSED", folder=shown(folder), reason=problem)
                 continue
             place = place_of(plan, folder)
