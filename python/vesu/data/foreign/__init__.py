@@ -121,5 +121,7 @@ def _decoded(
     try:
         return decode(path, (shape[0], shape[1], shape[2]), dtype, n_threads)
     except FormatError as error:
-        account = f"\n  {imagecodecs}" if imagecodecs is not None and not imagecodecs.available else ""
-        raise FormatError(f"{path}: compression {compression} cannot be decoded: {error}{account}") from error
+        if imagecodecs is None or imagecodecs.available:
+            raise FormatError(f"{path}: compression {compression}: {error}") from error
+        alone = f"tifffile alone cannot decode it ({error})"
+        raise FormatError(f"{path}: compression {compression}: {alone}\n  {imagecodecs}") from error
