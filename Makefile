@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults wheels wheels-twice format real distill clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,13 +57,19 @@ real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VE
 distill: $(VENV)/.built $(VENV)/.dev  ## Teachers and student on the research volumes; leaves build/distill/table.md; hours
 	$(BIN)/python benches/distill_real.py --out build/distill
 
+wheels: $(VENV)/.built $(VENV)/.wheels  ## The offline wheelhouse: vesu's manylinux wheels, by a lock what Kaggle's image lacks, MANIFEST.json; minutes
+	$(BIN)/python wheels-offline/build.py
+
+wheels-twice: $(VENV)/.built $(VENV)/.wheels  ## The same, and vesu once more in another folder: fails unless the bytes are the same
+	$(BIN)/python wheels-offline/build.py --twice
+
 format:  ## Rewrite the sources in the house style
 	cargo fmt
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## Remove everything that these recipes made
-	rm -rf $(VENV) target demo build .benchmarks python/vesu/*.so
+	rm -rf $(VENV) target demo build .benchmarks python/vesu/*.so wheels-offline/*.whl wheels-offline/MANIFEST.json
 
 $(VENV)/.pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -79,6 +85,10 @@ $(VENV)/.built: $(VENV)/.pip $(RUST_SOURCES)
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install -q --group dev
+	@touch $@
+
+$(VENV)/.wheels: $(VENV)/.pip wheels-offline/tools.txt
+	$(BIN)/python -m pip install -q -r wheels-offline/tools.txt
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev pyproject.toml
