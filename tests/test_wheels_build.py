@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import subprocess
 import sys
 import tomllib
 import zipfile
@@ -88,6 +89,21 @@ def test_fetched_wheels_are_held_against_the_lock(tmp_path: Path) -> None:  # R0
     assert any("the image's own numpy must stay" in text for text in lock.lock_problems([good, numpy], pins))
     good.write_bytes(good.read_bytes() + b"\0")
     assert len(list(lock.lock_problems([good], pins))) == 2  # the file is not the locked one, which is missing
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_pip_takes_no_file_with_another_hash(tmp_path: Path, right: bool) -> None:  # R06
+    folder, into = build.fresh(tmp_path / "from"), build.fresh(tmp_path / "into")
+    one = wheel(folder, "one-1.0-py3-none-any.whl")
+    pin = lock.Pin("one", "1.0", (lock.sha256(one) if right else "0" * 64,))
+    (tmp_path / "lock").write_text(f"{pin}\n")
+    options = ("--require-hashes", "--no-index", "--find-links", str(folder))
+    if right:
+        lock.download(tmp_path / "lock", "3.12", into, *options)
+    else:
+        with pytest.raises(subprocess.CalledProcessError):
+            lock.download(tmp_path / "lock", "3.12", into, *options)
+    assert [path.name for path in into.iterdir()] == ([one.name] if right else [])
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def main() -> int:
     built, missing = build_all(work, staging)
     audits = [audit.audit(wheel, arch, work) for arch, wheel in built.items()]
     wheels = sorted([*fetched, *built.values()])
-    report = {
+    report: dict[str, Any] = {
         "wheels": [{"file": w.name, "size": w.stat().st_size, "sha256": lock.sha256(w)} for w in wheels],
         "not_built": missing,
         "audits": audits,
@@ -166,4 +166,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (subprocess.CalledProcessError, OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"not published: {error}")
