@@ -228,6 +228,7 @@ def test_instruction_sets_are_counted() -> None:
 CLEAN = {
     "machine": "x86_64",
     "manylinux": "manylinux_2_17_x86_64",
+    "told_folders": [],
     "instructions": {"all": 9, "avx2": 2, "avx512": 1},
 }
 STABLE = {"is_abi3": True, "is_abi3_baseline_compatible": True, "non_abi3_symbols": []}
@@ -243,6 +244,7 @@ def test_a_clean_wheel_has_no_problem() -> None:
     [
         ({"machine": "aarch64"}, [], {}, "built for aarch64"),
         ({"manylinux": "manylinux_2_28_x86_64"}, [], {}, "wanted manylinux_2_17_x86_64"),
+        ({"told_folders": ["vesu/_core.abi3.so"]}, [], {}, "folders of this machine stand in"),
         ({"instructions": {"all": 9, "avx2": 2, "avx512": 0}}, [], {}, "dispatch is missing"),
         ({}, ["vesu/_core.cpython-311-x86_64-linux-gnu.so"], {}, "libraries inside"),
         ({}, [], {"non_abi3_symbols": ["_PyLong_New"]}, "_PyLong_New"),
@@ -254,6 +256,13 @@ def test_each_fault_of_a_wheel_is_named(
 ) -> None:
     (problem,) = audit.problems(CLEAN | found, INSIDE + inside, "x86_64", STABLE | stable)
     assert says in problem
+
+
+def test_a_folder_of_the_builder_is_found_in_a_wheel(tmp_path: Path) -> None:
+    one = wheel(tmp_path, "one-1.0-py3-none-any.whl", "two @ file:///home/someone/two")
+    with zipfile.ZipFile(one) as archive:
+        assert audit.telling(archive, (Path("/home/someone"), Path("/nowhere"))) == ["one-1.0.dist-info/METADATA"]
+        assert audit.telling(archive, (Path("/nowhere"),)) == []
 
 
 def test_the_smoke_program_runs_every_path_of_this_machine() -> None:

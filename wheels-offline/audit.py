@@ -70,13 +70,19 @@ def smoke(site: Path, **environment: str) -> dict[str, Any]:
     return found
 
 
-def audit(wheel: Path, arch: str, scratch: Path) -> dict[str, Any]:
-    """Everything above for one wheel; ``problems`` is empty for a clean one."""
+def telling(archive: zipfile.ZipFile, folders: tuple[Path, ...]) -> list[str]:
+    """Members that hold the name of a folder of the machine that built them."""
+    private = [str(folder).encode() for folder in folders]
+    return [name for name in archive.namelist() if any(text in archive.read(name) for text in private)]
+
+
+def audit(wheel: Path, arch: str, scratch: Path, folders: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Everything above for one wheel built from ``folders``; ``problems`` is empty for a clean one."""
     site = scratch / f"audit-{arch}"
     shutil.rmtree(site, ignore_errors=True)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-        names = archive.namelist()
+        names, told = archive.namelist(), telling(archive, folders)
     library = site / "vesu" / "_core.abi3.so"
     platform, stable = manylinux(wheel), abi3(wheel)
     found: dict[str, Any] = {
@@ -86,6 +92,7 @@ def audit(wheel: Path, arch: str, scratch: Path) -> dict[str, Any]:
         "machine": elf_machine(library.read_bytes()),
         "manylinux": platform["overall_tag"],
         "abi3": stable["computed"],
+        "told_folders": told,
         "instructions": disassemble(library) if arch == "x86_64" else "NEON is part of the baseline",
         "ran": smoke(site) if arch == os.uname().machine else f"not run: this machine is {os.uname().machine}",
     }
@@ -113,6 +120,8 @@ def problems(found: dict[str, Any], names: list[str], arch: str, stable: dict[st
     counts = found["instructions"]
     if isinstance(counts, dict) and not (counts["avx2"] and counts["avx512"]):
         wrong.append(f"run-time dispatch is missing: {counts}")
+    if found["told_folders"]:
+        wrong.append(f"folders of this machine stand in {found['told_folders']}")
     libraries = [name for name in names if name.endswith(".so")]
     if libraries != ["vesu/_core.abi3.so"]:
         wrong.append(f"libraries inside: {libraries}")

@@ -42,10 +42,13 @@ def copy_sources(into: Path) -> Path:
     return into
 
 
+def cargo_home() -> Path:
+    return Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
+
+
 def build_environment(source: Path, target_dir: Path) -> dict[str, str]:
     """The caller's environment, less what would change the bytes of the library."""
-    cargo_home = os.environ.get("CARGO_HOME", str(Path.home() / ".cargo"))
-    remap = [f"--remap-path-prefix={cargo_home}=/cargo", f"--remap-path-prefix={source}=/vesu"]
+    remap = [f"--remap-path-prefix={cargo_home()}=/cargo", f"--remap-path-prefix={source}=/vesu"]
     environment = {key: value for key, value in os.environ.items() if "RUSTFLAGS" not in key}
     return environment | {
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(remap),
@@ -145,7 +148,8 @@ def main() -> int:
     staging = fresh(work / "wheels")
     fetched = lock.fetch(staging)
     built, missing = build_all(work, staging)
-    audits = [audit.audit(wheel, arch, work) for arch, wheel in built.items()]
+    folders = (work, cargo_home())
+    audits = [audit.audit(wheel, arch, work, folders) for arch, wheel in built.items()]
     wheels = sorted([*fetched, *built.values()])
     report: dict[str, Any] = {
         "wheels": [{"file": w.name, "size": w.stat().st_size, "sha256": lock.sha256(w)} for w in wheels],
