@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts wheels wheels-twice clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -60,13 +60,19 @@ distill: $(VENV)/.built $(VENV)/.dev  ## Teachers and student on the research vo
 parts: $(VENV)/.built  ## One run made by 1, 2 and 4 processes: same final hashes, seconds of each phase; leaves build/parts/parts.json
 	$(BIN)/python benches/parts.py --out build/parts
 
+wheels: $(VENV)/.built $(VENV)/.wheels  ## The offline wheelhouse: vesu's manylinux wheels, by a lock what Kaggle's image lacks, MANIFEST.json; minutes
+	$(BIN)/python wheels-offline/build.py
+
+wheels-twice: $(VENV)/.built $(VENV)/.wheels  ## The same, and vesu once more in another folder: fails unless the bytes are the same
+	$(BIN)/python wheels-offline/build.py --twice
+
 format:  ## Rewrite the sources in the house style
 	cargo fmt
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## Remove everything that these recipes made
-	rm -rf $(VENV) target demo build .benchmarks python/vesu/*.so
+	rm -rf $(VENV) target demo build .benchmarks python/vesu/*.so wheels-offline/*.whl wheels-offline/MANIFEST.json
 
 $(VENV)/.pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -82,6 +88,10 @@ $(VENV)/.built: $(VENV)/.pip $(RUST_SOURCES)
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install -q --group dev
+	@touch $@
+
+$(VENV)/.wheels: $(VENV)/.pip wheels-offline/tools.txt
+	$(BIN)/python -m pip install -q -r wheels-offline/tools.txt
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev pyproject.toml
