@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["facts", "instant", "sparkline", "table"]
+__all__ = ["counted", "facts", "instant", "sparkline", "table"]
 
 MOST_ROWS = 12
-_LEFT, _RIGHT = ' style="text-align:left"', ' style="text-align:right"'
+_LEFT, _RIGHT = (f' style="text-align:{side};padding:0.1em 0.6em"' for side in ("left", "right"))
 _SPARK_WIDTH, _SPARK_HEIGHT, _SPARK_POINTS = 240, 28, 240
 
 
@@ -45,7 +45,7 @@ def table(
     Examples
     --------
     >>> shown = table("Scores", ["volume", "score"], [("a<b", 0.25), ("c", None)])
-    >>> "a&lt;b" in shown, '<td style="text-align:right">0.25</td>' in shown
+    >>> "a&lt;b" in shown, ">0.25</td>" in shown
     (True, True)
     """
     listed = list(rows)
@@ -106,6 +106,17 @@ def sparkline(values: Sequence[float], title: str) -> str:
         f'width="{_SPARK_WIDTH}" height="{_SPARK_HEIGHT}" viewBox="0 0 {_SPARK_WIDTH} {_SPARK_HEIGHT}">'
         f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.3"/></svg></div>'
     )
+
+
+def counted(number: int, thing: str) -> str:
+    """So many things.
+
+    Examples
+    --------
+    >>> counted(1, "mask"), counted(2000, "mask")
+    ('1 mask', '2,000 masks')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def instant(ns: int | None) -> str | None:

@@ -26,7 +26,7 @@ from vesu.data.volumes import (
     inspect_volume,
 )
 from vesu.errors import ArgumentError, FileError, FormatError, MemoryLimitError, SubmissionError, VesuError
-from vesu.notebook import table
+from vesu.notebook import counted, table
 
 __all__ = ["MemberReport", "SubmissionReport", "check_submission", "write_submission"]
 
@@ -92,7 +92,10 @@ class SubmissionReport:
         rows = [(each.name, " x ".join(map(str, each.shape)), f"{each.ink_ratio:.2%}") for each in self.members]
         notes = [f"{self.path}, {self.n_bytes:,} bytes", f"sha256 {self.sha256}"]
         return table(
-            f"Valid submission of {len(rows)} masks", ["member", "shape (z, y, x)", "surface"], rows, notes=notes
+            f"Valid submission of {counted(len(rows), 'mask')}",
+            ["member", "shape (z, y, x)", "surface"],
+            rows,
+            notes=notes,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from vesu.data.volumes import VolumeInfo, inspect_volume
 from vesu.errors import DataError, FileError, VesuError
-from vesu.notebook import table
+from vesu.notebook import counted, table
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES = "train_images", "train_labels", "test_images"
 ROOT_VARIABLE = "VESU_DATA_ROOT"
@@ -153,7 +153,7 @@ class Inventory:
             "tables that differ from the images": len(self.csv_mismatches),
         }
         notes = [f"{_text(self.root)}", *(f"{count} {what}" for what, count in counts.items() if count)]
-        title = f"{len(self.pairs)} labelled volumes, {len(self.tests)} to segment"
+        title = f"{counted(len(self.pairs), 'labelled volume')}, {len(self.tests)} to segment"
         return table(title, ["volume", "use", "shape (z, y, x)", "type", "compression", "MiB"], rows, notes=notes)
 
     def _file(self, path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from vesu.distill.packages import need_package
 from vesu.distill.teacher_spec import SPEC_FILE, SUFFIXES, TeacherSpec
 from vesu.distill.weights_file import digest_of
 from vesu.errors import ArgumentError, DataError, FileError, VesuError
-from vesu.notebook import table
+from vesu.notebook import counted, table
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ class TeacherInventory:
     def _repr_html_(self) -> str:
         rows = [(spec.name, spec.framework, spec.licence, spec.digest[:24] + "...") for spec in self.teachers]
         notes = [f"refused: {path.name}: {reason}" for path, reason in self.refused]
-        return table(f"{len(rows)} teachers", ["name", "framework", "licence", "digest"], rows, notes=notes)
+        return table(counted(len(rows), "teacher"), ["name", "framework", "licence", "digest"], rows, notes=notes)
 
     def to_json(self) -> dict[str, Any]:
         """For a run's evidence."""

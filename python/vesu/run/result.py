@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vesu.notebook import facts
+from vesu.notebook import counted, facts
 from vesu.submission import SubmissionReport
 
 __all__ = ["RunResult"]
@@ -46,7 +46,7 @@ class RunResult:
             "validation": scored,
             "search": searched,
             "student": taught,
-            "submission": f"{len(self.submission.members)} masks, valid",
+            "submission": f"{counted(len(self.submission.members), 'mask')}, valid",
             "evidence": f"{summary['ledger']['entries']:,} records, root {summary['ledger']['root'][:16]}...",
             "files": self.folder,
         }

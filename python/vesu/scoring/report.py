@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.notebook import table
+from vesu.notebook import counted, table
 
 __all__ = ["DimensionScore", "ScoreReport", "ScoreSummary", "SurfaceScore", "TopologyScore", "VoiScore"]
 
@@ -201,10 +201,10 @@ class ScoreSummary:
         rows: list[tuple[Any, ...]] = [(name, *each.terms.values(), each.score) for name, each in self.reports.items()]
         missing = len(self.labels_without_prediction)
         return table(
-            f"Mean score {self.score:.4f} of {len(self.reports)} volumes",
+            f"Mean score {self.score:.4f} of {counted(len(self.reports), 'volume')}",
             ["volume", "topology", "surface Dice", "VOI", "score"],
             [("mean", self.topology, self.surface, self.voi, self.score), *rows],
-            notes=[f"{missing} labels without a prediction" if missing else ""],
+            notes=[f"{counted(missing, 'label')} without a prediction" if missing else ""],
         )
 
     def __str__(self) -> str:

@@ -46,7 +46,9 @@ class Segmentation:
         shape = " x ".join(map(str, self.mask.shape))
         notes = [f"thresholds {self.thresholds.low:.4g} and {self.thresholds.high:.4g}", found.density_warning or ""]
         title = f"Mask of {shape} voxels, {found.ink_ratio_global:.2%} surface"
-        return table(title, columns, rows, notes=notes) + sparkline(found.ink_ratio_by_slice, "surface by slice z")
+        by_slice = found.ink_ratio_by_slice
+        line = sparkline(by_slice, f"surface by slice z, {min(by_slice):.1%} to {max(by_slice):.1%}")
+        return table(title, columns, rows, notes=notes) + line
 
 
 def segment(
