@@ -102,7 +102,7 @@ def sparkline(values: Sequence[float], title: str) -> str:
     y = _SPARK_HEIGHT - 2 - (_SPARK_HEIGHT - 4) * heights / (heights.max() or 1.0)
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     return (
-        f'<div>{html.escape(title)}<br><svg role="img" aria-label="{html.escape(title, quote=True)}" '
+        f'<div>{html.escape(title)}<br/><svg role="img" aria-label="{html.escape(title, quote=True)}" '
         f'width="{_SPARK_WIDTH}" height="{_SPARK_HEIGHT}" viewBox="0 0 {_SPARK_WIDTH} {_SPARK_HEIGHT}">'
         f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.3"/></svg></div>'
     )
