@@ -28,7 +28,7 @@ FIGURES = {
     "postprocessing_and_score_explorer": 6,
 }
 """The notebooks, and how many figures each shows."""
-PACKAGES = {"vesu", "numpy", "matplotlib", "polars", "torch"}
+PACKAGES = {"vesu", "numpy", "matplotlib", "polars", "torch", "IPython"}
 """What a notebook may import besides the standard library: what a reader can install, and no helper of ours."""
 
 

@@ -90,13 +90,8 @@ class SubmissionReport:
 
     def _repr_html_(self) -> str:
         rows = [(each.name, " x ".join(map(str, each.shape)), f"{each.ink_ratio:.2%}") for each in self.members]
-        notes = [f"{self.path}, {self.n_bytes:,} bytes", f"sha256 {self.sha256}"]
-        return table(
-            f"Valid submission of {counted(len(rows), 'mask')}",
-            ["member", "shape (z, y, x)", "surface"],
-            rows,
-            notes=notes,
-        )
+        title, columns = f"Valid submission of {counted(len(rows), 'mask')}", ["member", "shape (z, y, x)", "surface"]
+        return table(title, columns, rows, notes=[f"{self.path}, {self.n_bytes:,} bytes", f"sha256 {self.sha256}"])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""

@@ -34,8 +34,7 @@ SETTINGS = {
     "legend.frameon": False,
     "figure.facecolor": "white",  # readable on a dark page too
 }
-AXES = (("z", "y", "x"), ("y", "z", "x"), ("x", "z", "y"))
-"""Across which axis a slice lies, and what runs down and to the right in it."""
+AXES = (("z", "y", "x"), ("y", "z", "x"), ("x", "z", "y"))  # across which a slice lies, what runs down, and right
 
 
 class Report(Protocol):
@@ -43,7 +42,6 @@ class Report(Protocol):
 
     @property
     def score(self) -> float: ...
-
     @property
     def terms(self) -> Mapping[str, float]: ...
 
@@ -96,15 +94,15 @@ def overlays(
     ['z = 4', 'y = 8', 'x = 8']
     """
     _volume("volume", volume)
-    given = {"mask": mask, "label": label, "probability": probability}
-    for name, array in given.items():
+    for name, array in (("mask", mask), ("label", label), ("probability", probability)):
         if array is not None:
             _volume(name, array, volume.shape)
     place = tuple(n // 2 for n in volume.shape) if at is None else _place(at, volume.shape)
     cuts = [np.s_[place[0]], np.s_[:, place[1]], np.s_[:, :, place[2]]]
     low, high = _contrast(np.concatenate([volume[cut].ravel() for cut in cuts]))
     found = mask is not None or label is not None
-    rows = ["CT", *(["probability"] if probability is not None else []), *(["surface"] if found else [])]
+    drawn = {"CT": True, "probability": probability is not None, "surface": found}
+    rows = [kind for kind, there in drawn.items() if there]
     with _drawing(9.0, 3.0 * len(rows) + 0.2 + 0.25 * found) as figure:
         panels = figure.subplots(len(rows), 3, squeeze=False)
         for column, (cut, (across, down, right)) in enumerate(zip(cuts, AXES, strict=True)):
@@ -292,13 +290,13 @@ def density_by_slice(
     """
     named = densities if isinstance(densities, Mapping) else {"surface": densities}
     series = {name: np.asarray(values, np.float64) for name, values in named.items()}
+    if not series:
+        raise ArgumentError("densities: got none; accepted: one mask's or several")
     for name, values in series.items():
         if values.ndim != 1 or not values.size or not ((values >= 0) & (values <= 1)).all():
             raise ArgumentError(
                 f"densities: {name!r} has {values.size} values; accepted: shares in [0, 1], one a slice"
             )
-    if not series:
-        raise ArgumentError("densities: got none; accepted: one mask's or several")
     with _drawing(6.4, 3.0) as figure:
         axes = figure.subplots()
         if usual is not None:
@@ -310,7 +308,7 @@ def density_by_slice(
         axes.set(xlabel="slice z", ylabel="% surface", xlim=(-0.5, max(map(len, series.values())) - 0.5))
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        figure.legend(loc="outside upper left", ncols=3)
+        figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
