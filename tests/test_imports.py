@@ -10,9 +10,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "vesu"
 
 # A stage may import what stands before it on the staircase and what is used by the run and knows no stage.
-BESIDE = {"errors", "config", "_core"}
+BESIDE = {"errors", "config", "notebook", "_core"}
 MAY_IMPORT = {
     "errors": set(),
+    "notebook": set(),
     "config": {"errors", "segmentation"},
     "ledger": BESIDE,
     "offline": {"errors"},

@@ -26,6 +26,7 @@ from vesu.data.volumes import (
     inspect_volume,
 )
 from vesu.errors import ArgumentError, FileError, FormatError, MemoryLimitError, SubmissionError, VesuError
+from vesu.notebook import counted, table
 
 __all__ = ["MemberReport", "SubmissionReport", "check_submission", "write_submission"]
 
@@ -86,6 +87,11 @@ class SubmissionReport:
     members: tuple[MemberReport, ...]
     sha256: str
     n_bytes: int
+
+    def _repr_html_(self) -> str:
+        rows = [(each.name, " x ".join(map(str, each.shape)), f"{each.ink_ratio:.2%}") for each in self.members]
+        title, columns = f"Valid submission of {counted(len(rows), 'mask')}", ["member", "shape (z, y, x)", "surface"]
+        return table(title, columns, rows, notes=[f"{self.path}, {self.n_bytes:,} bytes", f"sha256 {self.sha256}"])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from vesu.data.volumes import VolumeInfo, inspect_volume
 from vesu.errors import DataError, FileError, VesuError
+from vesu.notebook import counted, table
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES = "train_images", "train_labels", "test_images"
 ROOT_VARIABLE = "VESU_DATA_ROOT"
@@ -140,6 +141,20 @@ class Inventory:
                 for each in self.csv_mismatches
             ],
         }
+
+    def _repr_html_(self) -> str:
+        files = [(pair.volume_id, "train", pair.image) for pair in self.pairs]
+        files += [(test.volume_id, "test", test.image) for test in self.tests]
+        rows = [(name, use, *_header(self.infos.get(path))) for name, use, path in files]
+        counts = {
+            "train images without a label": len(self.orphan_images),
+            "labels without an image": len(self.orphan_labels),
+            "files that cannot be used": len(self.problems),
+            "tables that differ from the images": len(self.csv_mismatches),
+        }
+        notes = [f"{_text(self.root)}", *(f"{count} {what}" for what, count in counts.items() if count)]
+        title = f"{counted(len(self.pairs), 'labelled volume')}, {len(self.tests)} to segment"
+        return table(title, ["volume", "use", "shape (z, y, x)", "type", "compression", "MiB"], rows, notes=notes)
 
     def _file(self, path: Path) -> dict[str, Any]:
         record: dict[str, Any] = {"path": self._relative(path)}
@@ -352,6 +367,13 @@ def _compare_csv(path: Path, images: dict[str, Path]) -> CsvMismatch | None:
         return CsvMismatch(path, problem=str(error))
     without, extra = tuple(sorted(listed - images.keys())), tuple(sorted(images.keys() - listed))
     return CsvMismatch(path, without, extra) if without or extra else None
+
+
+def _header(info: VolumeInfo | None) -> tuple[Any, ...]:
+    """Shape, type, compression and MiB, for the table of a notebook."""
+    if info is None:
+        return ("header not readable", None, None, None)
+    return (" x ".join(map(str, info.shape)), str(info.dtype), info.compression, round(info.file_bytes / 2**20, 2))
 
 
 def _tally(values: Iterable[str]) -> dict[str, int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vesu.errors import PreflightError
+from vesu.notebook import counted, table
 
 Severity = Literal["info", "warning", "blocking"]
 
@@ -70,6 +71,19 @@ class PreflightReport:
         if more := len(self.blocking) - len(lines):
             lines.append(f"and {more} more")
         raise PreflightError(f"preflight: got {len(self.blocking)} blocking findings:\n  " + "\n  ".join(lines))
+
+    def _repr_html_(self) -> str:
+        verdict = counted(len(self.blocking), "blocking finding") if self.blocking else "nothing blocks"
+        rows = [
+            (each.severity, each.code, each.path and each.path.name, each.message)
+            for severity in ("blocking", "warning", "info")
+            for each in self.findings
+            if each.severity == severity
+        ]
+        decoded = f"decoded {counted(self.checked_pairs, 'pair')} and {counted(self.checked_tests, 'test volume')} "
+        decoded += f"in {self.seconds:.2f} s"
+        columns = ["severity", "code", "file", "message"]
+        return table(f"Preflight: {verdict}", columns, rows, notes=[decoded], most=_LISTED)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""

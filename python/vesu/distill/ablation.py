@@ -1,6 +1,5 @@
 """What each teacher is worth: students taught without it, over several seeds (R21)."""
 
-import html
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from vesu.data.storage import write_json_atomic
 from vesu.distill.promotion import ONE_NUMBER, PairedGain, paired_gain
 from vesu.distill.values import Emit
 from vesu.errors import ArgumentError, FileError, FormatError, ResumeIncompatible
+from vesu.notebook import table
 
 __all__ = ["AblationRow", "AblationTable", "ScoreOf", "leave_one_teacher_out"]
 
@@ -71,18 +71,13 @@ class AblationTable:
 
     def _repr_html_(self) -> str:
         """The table for a notebook."""
-        seeds = "".join(f"<th>seed {seed}</th>" for seed in self.full)
-        head = f"<tr><th>without</th>{seeds}<th>mean loss</th><th>interval</th><th>kept</th></tr>"
-        return f"<table><thead>{head}</thead><tbody>{''.join(map(_html_row, self.rows))}</tbody></table>"
+        columns = ["without", *(f"seed {seed}" for seed in self.full), "mean loss", "interval", "kept"]
+        return table("What each teacher is worth", columns, map(_cells, self.rows), most=len(self.rows))
 
 
-def _html_row(row: AblationRow) -> str:
-    figures = [*row.gain.by_seed, row.gain.mean]
-    cells = "".join(f"<td>{figure:+.4f}</td>" for figure in figures)
-    interval = f"{row.gain.low:+.4f} to {row.gain.high:+.4f}"
-    return (
-        f"<tr><td>{html.escape(row.teacher)}</td>{cells}<td>{interval}</td><td>{'yes' if row.kept else 'no'}</td></tr>"
-    )
+def _cells(row: AblationRow) -> tuple[Any, ...]:
+    figures = (f"{figure:+.4f}" for figure in (*row.gain.by_seed, row.gain.mean))
+    return (row.teacher, *figures, f"{row.gain.low:+.4f} to {row.gain.high:+.4f}", row.kept)
 
 
 def leave_one_teacher_out(

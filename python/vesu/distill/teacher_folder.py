@@ -12,6 +12,7 @@ from vesu.distill.packages import need_package
 from vesu.distill.teacher_spec import SPEC_FILE, SUFFIXES, TeacherSpec
 from vesu.distill.weights_file import digest_of
 from vesu.errors import ArgumentError, DataError, FileError, VesuError
+from vesu.notebook import counted, table
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,11 @@ class TeacherInventory:
     """Folders and files that are no teacher, or a second one of a name or of weights; each with its reason."""
     extra: tuple[Path, ...] = ()
     """Files in teachers' folders that no ``teacher.json`` names."""
+
+    def _repr_html_(self) -> str:
+        rows = [(spec.name, spec.framework, spec.licence, spec.digest[:24] + "...") for spec in self.teachers]
+        notes = [f"refused: {path.name}: {reason}" for path, reason in self.refused]
+        return table(counted(len(rows), "teacher"), ["name", "framework", "licence", "digest"], rows, notes=notes)
 
     def to_json(self) -> dict[str, Any]:
         """For a run's evidence."""

@@ -11,6 +11,7 @@ from vesu.grid_search.checks import float32_rows, labels_of, number
 from vesu.grid_search.conventions import EstimatorConventions
 from vesu.grid_search.model import ProxFitModel, ensemble
 from vesu.grid_search.search import Search
+from vesu.notebook import table
 
 __all__ = ["GridClassifier"]
 
@@ -22,6 +23,7 @@ class GridClassifier(EstimatorConventions):
     threshold: float | Literal["selected"]
     classes_: NDArray[Any]
     leaderboard_: NDArray[Any]
+    selection_data_: str
     search_: Search
 
     def predict_proba(self, X: ArrayLike, gradient: ArrayLike | None = None) -> NDArray[np.float32]:
@@ -50,6 +52,15 @@ class GridClassifier(EstimatorConventions):
         if labels.shape != called.shape:
             raise ArgumentError(f"y: got {len(labels)} labels; accepted: {len(called)}, one a row of X")
         return float(np.mean(called == labels))
+
+    def _repr_html_(self) -> str:
+        if not hasattr(self, "leaderboard_"):
+            return table(f"{self!r}, not fitted", [], [])
+        columns = ["rank", "neuron", "l1", "l2", "objective", "cross_entropy", "f1", "f_beta", "iou", "n_nonzero"]
+        rows = [tuple(row[name].item() for name in columns) for row in self.leaderboard_]
+        diverged = int(self.leaderboard_["diverged"].sum())
+        notes = [f"scored on the {self.selection_data_} data", f"{diverged} diverged" if diverged else ""]
+        return table(f"{self!r}: {len(rows)} candidates, best first", columns, rows, notes=notes, most=5)
 
     def _threshold(self) -> np.float32:
         """Probability above which a sample is called positive."""

@@ -10,6 +10,7 @@ from typing import Any
 from vesu import _core
 from vesu.errors import ArgumentError, EvidenceError, FileError
 from vesu.ledger.heads import DEFAULT_ORIGIN, TreeHead, check_origin
+from vesu.notebook import facts, instant
 
 __all__ = [
     "LedgerReport",
@@ -47,6 +48,17 @@ class LedgerReport:
     first_ts_ns: int | None
     last_ts_ns: int | None
     torn_bytes: int
+
+    def _repr_html_(self) -> str:
+        torn = f"{self.torn_bytes:,} bytes of a torn last record; everything before it holds" if self.torn_bytes else ""
+        entries = {
+            "records": self.entries,
+            "Merkle root": self.root,
+            "hash of the last": self.head,
+            "from": instant(self.first_ts_ns),
+            "to": instant(self.last_ts_ns),
+        }
+        return facts("Log that holds together", entries, notes=[torn])
 
 
 def verify(path: str | os.PathLike[str]) -> LedgerReport:

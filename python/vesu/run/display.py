@@ -1,6 +1,7 @@
 """Where progress is shown: a tqdm bar in a terminal or notebook, or nothing."""
 
 import sys
+import warnings
 from typing import Any, Literal, Protocol
 
 from vesu.errors import ArgumentError
@@ -65,7 +66,9 @@ def make_display(kind: Literal["auto", "tqdm", "none"]) -> tuple[Display, str | 
     if kind not in ("auto", "tqdm"):
         raise ArgumentError(f"display: got {kind!r}; accepted: 'auto', 'tqdm', 'none'")
     try:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without ipywidgets the bar is of text, which tqdm regrets at length
+            from tqdm.auto import tqdm
 
         # `disable=None` hides the bar where standard error is no terminal (a notebook's never is).
         disable = None if kind == "auto" and not _in_notebook() else False

@@ -14,6 +14,7 @@ from vesu.distill.fusion import fuse
 from vesu.errors import ArgumentError, FileError, FormatError
 from vesu.features import FeatureSpec, extract_features
 from vesu.grid_search import ProxFitModel
+from vesu.notebook import facts
 from vesu.segmentation import Segmentation, SegmentConfig, segment
 
 if TYPE_CHECKING:
@@ -129,6 +130,18 @@ class SurfaceModel:
         """From where on a probability speaks for surface: the ensemble's own, and one half for the student's part."""
         weight = 0.0 if self.student is None else self.student.weight
         return (1.0 - weight) * self.prox.threshold + weight * 0.5
+
+    def _repr_html_(self) -> str:
+        student = "none" if self.student is None else f"weight {self.student.weight:g} in every probability"
+        members, scales = self.prox.candidates, self.spec.scales
+        entries = {
+            "ensemble": f"{len(members)} candidates, best first: {', '.join(map(str, members))}",
+            "features": f"{len(self.channels)} of {len(self.spec.names)}, scales {', '.join(map(str, scales))}",
+            "ladder": ", ".join(step.name for step in self.segment_config.steps),
+            "threshold": self.threshold,
+            "student": student,
+        }
+        return facts("Surface model", entries)
 
     def predict(
         self,

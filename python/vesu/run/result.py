@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vesu.notebook import counted, facts
 from vesu.submission import SubmissionReport
 
 __all__ = ["RunResult"]
@@ -37,17 +38,26 @@ class RunResult:
         return "\n".join(_lines(self))
 
     def _repr_html_(self) -> str:
-        validation = self.summary.get("validation")
-        scored = (
-            f"validation score {validation['score']:.3f}, F1 {validation['f1']:.3f}"
-            if validation
-            else "no labelled volume to score"
-        )
-        stopped = "" if self.finished else "stopped for lack of time, to be resumed; "
-        return (
-            f"<b>vesu run</b> ({self.summary['pipeline']}) {self.summary['elapsed_s']:.0f} s, "
-            f"{stopped}{len(self.submission.members)} masks, {scored}; files in <code>{self.folder}</code>"
-        )
+        summary = self.summary
+        validation, search, student = (summary.get(part) for part in ("validation", "search", "student"))
+        scored, searched, taught = "no labelled volume to score", "none", "none"
+        if validation:
+            scored = f"score {validation['score']:.3f}, F1 {validation['f1']:.3f}"
+        if search:
+            searched = f"{search['candidates']} candidates x {search['max_iter']} iterations"
+        if student:
+            taught = f"weight {student['fusion']['weight']:g}"
+        entries = {
+            "validation": scored,
+            "search": searched,
+            "student": taught,
+            "submission": f"{counted(len(self.submission.members), 'mask')}, valid",
+            "evidence": f"{summary['ledger']['entries']:,} records, root {summary['ledger']['root'][:16]}...",
+            "files": self.folder,
+        }
+        state = "finished" if self.finished else "stopped for lack of time, to be resumed"
+        title = f"vesu run ({summary['pipeline']}): {state}, {summary['elapsed_s']:.1f} s"
+        return facts(title, entries, notes=[f"no report: {self.report_problem}" if self.report is None else ""])
 
 
 def _lines(result: RunResult) -> Iterator[str]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vesu.notebook import counted, table
+
 __all__ = ["DimensionScore", "ScoreReport", "ScoreSummary", "SurfaceScore", "TopologyScore", "VoiScore"]
 
 TERM_WEIGHTS = {"topology": 0.30, "surface": 0.35, "voi": 0.35}
@@ -132,6 +134,22 @@ class ScoreReport:
         """Plain values for a JSON file."""
         return asdict(self)
 
+    def _repr_html_(self) -> str:
+        topology, surface, voi = self.topology, self.surface, self.voi
+        area = f"{surface.prediction_within:.1f} of {surface.prediction_area:.1f} predicted near the label, "
+        area += f"{surface.label_within:.1f} of {surface.label_area:.1f} the other way round"
+        bits = f"split {voi.split:.3f} + merge {voi.merge:.3f} bits; "
+        bits += f"{voi.prediction_components} components, {voi.label_components} in the label"
+        rows: list[tuple[Any, ...]] = [("topology", TERM_WEIGHTS["topology"], topology.score, "")]
+        for name, each in zip(DIMENSION_NAMES, topology.dimensions, strict=True):
+            counts = f"matched {each.matched} of {each.predicted} predicted, {each.label} in the label"
+            rows.append((f"· {name}", None, each.f1, counts))
+        rows += [
+            ("surface Dice", TERM_WEIGHTS["surface"], surface.score, area),
+            ("VOI", TERM_WEIGHTS["voi"], voi.score, bits),
+        ]
+        return table(f"Score {self.score:.4f}", ["term", "weight", "score", "made of"], rows)
+
     def __str__(self) -> str:
         def line(name: str, weight: float, value: float, detail: str) -> str:
             return f"{name:<14}{weight:>6.2f}  {value:.6f}  {detail}".rstrip()
@@ -178,6 +196,16 @@ class ScoreSummary:
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[Any, ...]] = [(name, *each.terms.values(), each.score) for name, each in self.reports.items()]
+        missing = len(self.labels_without_prediction)
+        return table(
+            f"Mean score {self.score:.4f} of {counted(len(self.reports), 'volume')}",
+            ["volume", "topology", "surface Dice", "VOI", "score"],
+            [("mean", self.topology, self.surface, self.voi, self.score), *rows],
+            notes=[f"{counted(missing, 'label')} without a prediction" if missing else ""],
+        )
 
     def __str__(self) -> str:
         width = max(len("volume"), *map(len, self.reports))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vesu import _core
 from vesu.errors import ArgumentError
+from vesu.notebook import sparkline, table
 from vesu.segmentation.config import SegmentConfig
 from vesu.segmentation.diagnostics import DensityDiagnostics, OnStep, StepLog, StepReport, density_diagnostics
 from vesu.segmentation.step import Array, Detail, Step
@@ -29,6 +30,25 @@ class Segmentation:
     thresholds: Thresholds
     steps: tuple[StepReport, ...]
     diagnostics: DensityDiagnostics
+
+    def _repr_html_(self) -> str:
+        columns = ["step", "added", "removed", "voxels", "ms"]
+        rows: list[tuple[Any, ...]] = [
+            (each.name, each.voxels_added, each.voxels_removed, each.voxels_after, round(1000 * each.seconds, 1))
+            for each in self.steps
+        ]
+        if any(each.components is not None for each in self.steps):
+            columns += ["components", "tunnels", "cavities"]
+            rows = [
+                (*row, each.components, each.tunnels, each.cavities) for row, each in zip(rows, self.steps, strict=True)
+            ]
+        found = self.diagnostics
+        shape = " x ".join(map(str, self.mask.shape))
+        notes = [f"thresholds {self.thresholds.low:.4g} and {self.thresholds.high:.4g}", found.density_warning or ""]
+        title = f"Mask of {shape} voxels, {found.ink_ratio_global:.2%} surface"
+        by_slice = found.ink_ratio_by_slice
+        line = sparkline(by_slice, f"surface by slice z, {min(by_slice):.1%} to {max(by_slice):.1%}")
+        return table(title, columns, rows, notes=notes) + line
 
 
 def segment(
