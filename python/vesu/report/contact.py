@@ -68,7 +68,7 @@ def _thumbnail(path: Path) -> RGB | None:
         if archive is None or not archive.has("z_index"):
             return None
         layers = check_layers(archive, "z", ("volume", "mask"))
-    image = overlay(stretch(layers["volume"]), layers["mask"] != 0)
+    image = overlay(stretch(layers["volume"]), layers["mask"] != 0, tint=0.9)  # so small, a thin sheet must stand out
     return resized(image, SIDE / max(image.shape[:2]))
 
 

@@ -1,5 +1,6 @@
 """From a loaded run to one page of HTML."""
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -55,11 +56,22 @@ def render(run: Run, limits: Limits | None = None) -> str:
 
 
 def _render(run: Run, limits: Limits) -> str:
-    jinja2, safe = optional("jinja2"), optional("markupsafe").Markup
-    files = resources.files("vesu.report")
+    safe = optional("markupsafe").Markup
+    style = safe(resources.files("vesu.report").joinpath("style.css").read_text(encoding="utf-8"))
+    optional("jinja2")  # asked each time, whatever is kept of an earlier page
+    template = _environment(limits).get_template("page.html.j2")
+    page: str = template.render(style=style, limits=limits, **_context(run, limits, safe))
+    return page
+
+
+@functools.lru_cache(maxsize=4)
+def _environment(limits: Limits) -> Any:
+    """The templates, compiled once for all pages of a process."""
+    jinja2, markup = optional("jinja2"), optional("markupsafe").Markup
+    files = resources.files("vesu.report").joinpath("templates")
 
     def visible(value: Any) -> Any:
-        return text.visible(value, limits.text) if isinstance(value, str) and not isinstance(value, safe) else value
+        return text.visible(value, limits.text) if isinstance(value, str) and not isinstance(value, markup) else value
 
     environment = jinja2.Environment(
         autoescape=True,
@@ -67,14 +79,10 @@ def _render(run: Run, limits: Limits) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=visible,
-        loader=jinja2.FunctionLoader(lambda name: files.joinpath("templates", name).read_text(encoding="utf-8")),
+        loader=jinja2.FunctionLoader(lambda name: files.joinpath(name).read_text(encoding="utf-8")),
     )
     environment.filters.update(text.FILTERS | {"few": limits.few})
-    style = safe(files.joinpath("style.css").read_text(encoding="utf-8"))
-    page: str = environment.get_template("page.html.j2").render(
-        style=style, limits=limits, **_context(run, limits, safe)
-    )
-    return page
+    return environment
 
 
 def _context(run: Run, limits: Limits, safe: Any) -> dict[str, Any]:
@@ -87,6 +95,7 @@ def _context(run: Run, limits: Limits, safe: Any) -> dict[str, Any]:
         "validation": summary.validation if summary else None,
         "untrained": summary is not None and summary.untrained,
         "submission": run.submission,
+        "mask_density": run.submission.density if run.submission else None,
         "charts": _charts(run, safe),
         "chart_titles": [name for name in figures.chart_names() if name != "loss"],
         "glance": _glance(run, safe),

@@ -135,11 +135,11 @@ def coloured(values: NDArray[np.float32], top: float, name: str) -> RGB:
     return np.ascontiguousarray(rgba[..., :3])
 
 
-def overlay(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> RGB:
+def overlay(grey: NDArray[np.uint8], mask: NDArray[np.bool_], tint: float = 0.5) -> RGB:
     """The slice with the mask tinted, and its outline (mask voxels with a neighbour outside) at full strength."""
     padded = np.pad(mask, 1, mode="edge")
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    strength = np.where(mask & ~inside, 0.9, np.where(mask, 0.5, 0.0))[..., None]
+    strength = np.where(mask & ~inside, 0.9, np.where(mask, tint, 0.0))[..., None]
     blended: RGB = (grey[..., None] * (1 - strength) + np.array(OVERLAY) * strength).astype(np.uint8)
     return blended
 

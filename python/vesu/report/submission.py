@@ -46,6 +46,12 @@ class Submission:
         """How many masks it holds, by the summary or else by the log; None where neither tells."""
         return len(self.members) or sum(self.origins.values()) or None
 
+    @property
+    def density(self) -> float | None:
+        """Mean share of surface in its masks; None where none is recorded."""
+        found = [member.ink_ratio for member in self.members if member.ink_ratio is not None]
+        return sum(found) / len(found) if found else None
+
 
 def read_written(event: Node) -> Written:
     """What one ``SAFE_SUBMISSION_WRITTEN`` tells.
