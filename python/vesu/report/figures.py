@@ -46,7 +46,7 @@ def phases_chart(phases: Sequence[Phase]) -> str:
 def training_chart(name: str, curve: Curve, label: str, *, winner: int | None, log: bool = False) -> str:
     """One quantity of all candidates over the search: range, median, and the winner."""
     n_steps, curve = len(curve.step), _thin(curve)
-    with drawing(230) as (figure, axes):
+    with drawing(245) as (figure, axes):
         axes.fill_between(curve.step, curve.minimum, curve.maximum, color=BAND, linewidth=0, label="min to max")
         axes.plot(
             curve.step, curve.median, color=SECOND, linewidth=1.4, linestyle=(0, (3, 1.5)), zorder=3, label="median"
@@ -60,7 +60,7 @@ def training_chart(name: str, curve: Curve, label: str, *, winner: int | None, l
         axes.margins(x=0)
         axes.set_xlabel("iteration")
         axes.set_title(label, loc="left", fontsize=10.5, color=INK)
-        axes.legend(loc="best", handlelength=1.4)
+        figure.legend(loc="outside lower center", ncols=3, handlelength=1.4, columnspacing=1.2)
         ends = f"median from {curve.median[0]:.4g} to {curve.median[-1]:.4g}"
         if curve.winner is not None:
             ends += f", winner from {curve.winner[0]:.4g} to {curve.winner[-1]:.4g}"
