@@ -1,6 +1,5 @@
 """The HTML report: what it says, and what it does not invent."""
 
-import io
 import json
 import re
 import shutil
@@ -10,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from make_run_folder import Spec, make_run_folder
 from report_page import Page, edit, light_fixture, made_fixture, page_fixture, run_fixture  # noqa: F401 (found by name)
 from vesu.report import write_report
-from vesu.report.pictures import make_gallery
 from vesu.report.steps import ADDED, KEPT, REMOVED, StepSlices, draw_steps, step_picture
 from vesu.report.training import read_events
 from vesu.report.unmatched import (
@@ -27,7 +24,6 @@ from vesu.report.unmatched import (
     marked_picture,
     read_marked,
 )
-from vesu.report.views import View
 from vesu.run.postmortem import write_postmortem
 
 # ---- what it says ----
@@ -342,46 +338,6 @@ def test_training_curves_summarise_every_record(made: Path) -> None:  # R51
     assert curve.winner is not None
     assert curve.winner.tolist() == [r["loss"] for r in records if r["candidate"] == 3]
     assert events.training.n_not_finite == 15
-
-
-# ---- many volumes, large slices ----
-
-
-def test_many_volumes_keep_the_page_small(tmp_path: Path) -> None:
-    folder = make_run_folder(tmp_path / "run", Spec(n_volumes=20, shape=(12, 12, 12), neurons=1, iterations=2))
-    rng = np.random.default_rng(0)
-    noise = {f"{axis}_{layer}": rng.random((320, 320), np.float32) for axis in "zyx" for layer in
-             ("probability", "uncertainty")}  # fmt: skip
-    for axis in "zyx":
-        noise |= {f"{axis}_index": np.int64(160), f"{axis}_mask": rng.integers(0, 2, (320, 320), np.uint8)}
-        noise[f"{axis}_volume"] = rng.integers(0, 256, (320, 320), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, **noise)
-    for path in sorted((folder / "segment").glob("*_views.npz")):
-        path.write_bytes(buffer.getvalue())
-    steps = {"index": np.int64(160), "volume": noise["z_volume"], "masks": rng.integers(0, 2, (4, 320, 320), np.uint8)}
-    for path in sorted((folder / "segment").glob("*_steps.npz")):
-        np.savez(path, **steps)
-    out = write_report(folder)
-    page = Page(out)
-    assert out.stat().st_size < 10e6  # the worst case: nothing but noise
-    assert len(page.all("img")) == 20 + 12 * (3 * 4 + 3) + 3  # the contact sheet, twelve in full, the unmatched
-    assert "12 of 20 volumes in full" in page.text and "of their size" in page.text
-    assert all(str(1407735 + 7919 * number) in page.text for number in range(20))
-
-
-def _view(shape: tuple[int, int], value: float = 0.5) -> View:
-    plain = np.full(shape, value, np.float32)
-    return View("z", 0, plain.astype(np.uint8), plain, plain > 1, plain)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 7)])
-@pytest.mark.parametrize("value", [0.0, 0.5, float("nan")])
-def test_odd_slices_are_drawn(shape: tuple[int, int], value: float) -> None:
-    with np.errstate(invalid="ignore"):
-        view = _view(shape, value)
-    gallery = make_gallery([("a", [view])], budget_bytes=1)  # reduced as far as it goes
-    assert len(gallery.rows[0][0].panels) == 4
 
 
 # ---- what is missing ----

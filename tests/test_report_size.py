@@ -1,6 +1,7 @@
 """One page stays one page: 120 volumes, a contact sheet of them, and folders that no run would leave."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from vesu.report import write_report
 from vesu.report.contact import by_density, contact_sheet, spread
 from vesu.report.limits import MAX_PAGE_BYTES, Limits
 from vesu.report.loader import load_run
-from vesu.report.pictures import MAX_SIDE, fitted
+from vesu.report.pictures import MAX_SIDE, fitted, make_gallery
+from vesu.report.views import View
 
 SIZE = 320
 
@@ -96,6 +98,43 @@ def test_a_folder_beyond_all_measure_still_gives_a_page(plain: Path, letter: str
     out = write_report(plain)
     assert out.stat().st_size <= MAX_PAGE_BYTES
     assert "cut here, the file holds the rest" in out.read_text(encoding="utf-8")
+
+
+def test_many_volumes_keep_the_page_small(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path / "run", Spec(n_volumes=20, shape=(12, 12, 12), neurons=1, iterations=2))
+    rng = np.random.default_rng(0)
+    noise = {f"{axis}_{layer}": rng.random((320, 320), np.float32) for axis in "zyx" for layer in
+             ("probability", "uncertainty")}  # fmt: skip
+    for axis in "zyx":
+        noise |= {f"{axis}_index": np.int64(160), f"{axis}_mask": rng.integers(0, 2, (320, 320), np.uint8)}
+        noise[f"{axis}_volume"] = rng.integers(0, 256, (320, 320), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **noise)
+    for path in sorted((folder / "segment").glob("*_views.npz")):
+        path.write_bytes(buffer.getvalue())
+    steps = {"index": np.int64(160), "volume": noise["z_volume"], "masks": rng.integers(0, 2, (4, 320, 320), np.uint8)}
+    for path in sorted((folder / "segment").glob("*_steps.npz")):
+        np.savez(path, **steps)
+    out = write_report(folder)
+    page = Page(out)
+    assert out.stat().st_size < 10e6  # the worst case: nothing but noise
+    assert len(page.all("img")) == 20 + 12 * (3 * 4 + 3) + 3  # the contact sheet, twelve in full, the unmatched
+    assert "12 of 20 volumes in full" in page.text and "of their size" in page.text
+    assert all(str(1407735 + 7919 * number) in page.text for number in range(20))
+
+
+def _view(shape: tuple[int, int], value: float = 0.5) -> View:
+    plain = np.full(shape, value, np.float32)
+    return View("z", 0, plain.astype(np.uint8), plain, plain > 1, plain)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 7)])
+@pytest.mark.parametrize("value", [0.0, 0.5, float("nan")])
+def test_odd_slices_are_drawn(shape: tuple[int, int], value: float) -> None:
+    with np.errstate(invalid="ignore"):
+        view = _view(shape, value)
+    gallery = make_gallery([("a", [view])], budget_bytes=1)  # reduced as far as it goes
+    assert len(gallery.rows[0][0].panels) == 4
 
 
 def test_limits_end_somewhere() -> None:
