@@ -87,12 +87,12 @@ def told(plain: Path, origins: dict[str, int]) -> None:
 
 
 def test_where_the_masks_come_from_is_told(plain: Path) -> None:  # R33
-    assert "mask by" not in Page(write_report(plain)).text  # the log does not tell: nothing is invented
+    assert "mask of" not in Page(write_report(plain)).text  # the log does not tell: nothing is invented
     told(plain, {"empty": 1, "scorer": 2, "final": 3})
     words = [each.words for each in verdicts.contents(load_run(plain).submission)]
     assert words == [
-        "3 masks by the finished model",
-        "2 masks by a historical scorer, in reserve",
+        "3 masks of the finished run",
+        "2 masks of a historical scorer, in reserve",
         "1 mask empty, nothing was there yet",
     ]
     text = Page(write_report(plain)).text
@@ -148,7 +148,7 @@ def test_a_killed_run_still_tells_what_its_zip_is(plain: Path) -> None:  # R33
     (plain / "summary.json").unlink()
     (plain / "post_mortem.json").unlink()
     text = Page(write_report(plain)).text
-    for words in ("No end is recorded", "vesu post-mortem RUN", "the digest matches", "1 mask by a historical scorer"):
+    for words in ("No end is recorded", "vesu post-mortem RUN", "the digest matches", "1 mask of a historical scorer"):
         assert words in text, words
     (plain / "submission.zip").write_bytes(b"torn")
     assert "submission.zip differs from the recorded digest" in Page(write_report(plain)).text

@@ -14,9 +14,9 @@ GATE_TONES = {"pass": "good", "fail": "bad"}
 JUDGED = (("score", "Score"), ("f1", "F1"))
 """What is said in words of how it stands against the trivial baselines."""
 ORIGINS = {
-    "final": "by the finished model",
-    "provisional": "by the search as far as it had come",
-    "scorer": "by a historical scorer, in reserve",
+    "final": "of the finished run",
+    "provisional": "of the search as far as it had come",
+    "scorer": "of a historical scorer, in reserve",
     "empty": "empty, nothing was there yet",
 }
 """Where the masks of a submission come from."""
