@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from make_run_folder import Spec, make_run_folder
+from vesu.ledger import LedgerWriter
 from vesu.report import write_report
 
 
@@ -31,6 +32,30 @@ def light_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_fixture(light: Path, tmp_path: Path) -> Path:
     """A small run folder of the test's own, to damage."""
     return Path(shutil.copytree(light, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module", name="unpictured")
+def unpictured_fixture(light: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with nothing to draw, which is quick to render."""
+    folder = Path(shutil.copytree(light, tmp_path_factory.mktemp("unpictured") / "run"))
+    for name in ("segment", "validation"):
+        shutil.rmtree(folder / name)
+    for name in ("leaderboard.json", "RUN_PROFILE_SUMMARY.json", "events.jsonl"):
+        (folder / name).unlink()
+    start_ns = 1_790_000_000_000_000_000
+    with LedgerWriter(folder / "events.jsonl") as log:
+        log.append("RUN_START", {"run_id": "demo"}, ts_ns=start_ns)
+        log.append("RUN_END", {"run_id": "demo"}, ts_ns=start_ns + 10**9)
+        head = {"entries": log.size, "root": log.root}
+    edit(folder / "summary.json", lambda s: s.update(ledger=head, phases=[]))
+    edit(folder / "summary.json", lambda s: s["validation"].pop("calibration") and None)
+    return folder
+
+
+@pytest.fixture(name="plain")
+def plain_fixture(unpictured: Path, tmp_path: Path) -> Path:
+    """One of these of the test's own, to damage."""
+    return Path(shutil.copytree(unpictured, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module", name="page")

@@ -1,6 +1,5 @@
 """The HTML report: what it says, and what it does not invent."""
 
-import io
 import json
 import re
 import shutil
@@ -10,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from make_run_folder import Spec, make_run_folder
 from report_page import Page, edit, light_fixture, made_fixture, page_fixture, run_fixture  # noqa: F401 (found by name)
 from vesu.report import write_report
-from vesu.report.pictures import make_gallery
 from vesu.report.steps import ADDED, KEPT, REMOVED, StepSlices, draw_steps, step_picture
 from vesu.report.training import read_events
 from vesu.report.unmatched import (
@@ -27,7 +24,6 @@ from vesu.report.unmatched import (
     marked_picture,
     read_marked,
 )
-from vesu.report.views import View
 from vesu.run.postmortem import write_postmortem
 
 # ---- what it says ----
@@ -135,7 +131,7 @@ def test_the_score_is_told_volume_by_volume_and_term_by_term(made: Path, page: P
     assert "Mean vesu" not in text  # there is but one volume
 
 
-def test_several_volumes_have_their_means_last(run: Path) -> None:  # R45
+def test_several_volumes_have_their_means_first(run: Path) -> None:  # R45
     def doubled(summary: dict[str, Any]) -> None:
         for scores in (summary["validation"], *summary["validation"]["baselines"].values()):
             scores["by_volume"].append(scores["by_volume"][0] | {"volume_id": "77", "tunnels": None})
@@ -143,7 +139,7 @@ def test_several_volumes_have_their_means_last(run: Path) -> None:  # R45
     edit(run / "summary.json", doubled)
     text = re.sub(" +", " ", Page(write_report(run)).text)
     assert re.search(r"77 vesu 0\.560 0\.215 0\.803 0\.612 22 / 36 / 27 – 0 / 0 / 0", text)
-    assert text.index("77 vesu") < text.index("Mean vesu 0.560 0.215 0.803 0.612 – – –")
+    assert text.index("Mean vesu 0.560 0.215 0.803 0.612 – – –") < text.index("77 vesu")
 
 
 def test_unmatched_features_are_pictured(made: Path, page: Page) -> None:  # R45
@@ -344,46 +340,6 @@ def test_training_curves_summarise_every_record(made: Path) -> None:  # R51
     assert events.training.n_not_finite == 15
 
 
-# ---- many volumes, large slices ----
-
-
-def test_many_volumes_keep_the_page_small(tmp_path: Path) -> None:
-    folder = make_run_folder(tmp_path / "run", Spec(n_volumes=20, shape=(12, 12, 12), neurons=1, iterations=2))
-    rng = np.random.default_rng(0)
-    noise = {f"{axis}_{layer}": rng.random((320, 320), np.float32) for axis in "zyx" for layer in
-             ("probability", "uncertainty")}  # fmt: skip
-    for axis in "zyx":
-        noise |= {f"{axis}_index": np.int64(160), f"{axis}_mask": rng.integers(0, 2, (320, 320), np.uint8)}
-        noise[f"{axis}_volume"] = rng.integers(0, 256, (320, 320), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, **noise)
-    for path in sorted((folder / "segment").glob("*_views.npz")):
-        path.write_bytes(buffer.getvalue())
-    steps = {"index": np.int64(160), "volume": noise["z_volume"], "masks": rng.integers(0, 2, (4, 320, 320), np.uint8)}
-    for path in sorted((folder / "segment").glob("*_steps.npz")):
-        np.savez(path, **steps)
-    out = write_report(folder)
-    page = Page(out)
-    assert out.stat().st_size < 10e6  # the worst case: nothing but noise
-    assert len(page.all("img")) == 12 * (3 * 4 + 3) + 3
-    assert "Pictures of the first 12 of 20 volumes" in page.text and "of their size" in page.text
-    assert all(str(1407735 + 7919 * number) in page.text for number in range(20))
-
-
-def _view(shape: tuple[int, int], value: float = 0.5) -> View:
-    plain = np.full(shape, value, np.float32)
-    return View("z", 0, plain.astype(np.uint8), plain, plain > 1, plain)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 7)])
-@pytest.mark.parametrize("value", [0.0, 0.5, float("nan")])
-def test_odd_slices_are_drawn(shape: tuple[int, int], value: float) -> None:
-    with np.errstate(invalid="ignore"):
-        view = _view(shape, value)
-    gallery = make_gallery([("a", [view])], budget_bytes=1)  # reduced as far as it goes
-    assert len(gallery.rows[0][0].panels) == 4
-
-
 # ---- what is missing ----
 
 PARTS = {
@@ -422,6 +378,7 @@ def test_missing_fields_and_views_are_not_invented(run: Path) -> None:  # R54
         run / "summary.json",
         lambda s: {"status": None, "validation": {}, "submission": {}, "ledger": {}, "phases": [{}]},
     )
+    (run / "post_mortem.json").unlink()
     edit(run / "leaderboard.json", lambda rows: [{}, {"rank": 1}])
     edit(run / "preflight.json", lambda p: {"findings": [{}]})
     for path in (run / "segment").glob("*.json"):

@@ -18,7 +18,11 @@ const root = document.documentElement;
 document.querySelectorAll("details").forEach((each) => { each.open = true; });
 const inside = [...document.querySelectorAll("main *")].filter((each) => !each.closest(".scroll, pre, svg"));
 const right = Math.max(...inside.map((each) => each.getBoundingClientRect().right));
-parent.document.documentElement.dataset.probe = [innerWidth, root.scrollWidth, right].join(" ");
+const letters = [...document.querySelectorAll("svg text")].map((each) => {
+  const svg = each.ownerSVGElement;
+  return parseFloat(getComputedStyle(each).fontSize) * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+});
+parent.document.documentElement.dataset.probe = [innerWidth, root.scrollWidth, right, Math.min(...letters)].join(" ");
 </script>"""
 
 
@@ -52,9 +56,10 @@ def test_the_page_never_scrolls_sideways(run: Path, chromium: Callable[..., str]
     frame = f'<!doctype html><iframe width="{width}" height="900" style="border:0" srcdoc="{framed}"></iframe>'
     probed.write_text(frame, encoding="utf-8")
     dom = chromium(probed, "--window-size=1600,1000", "--dump-dom")
-    inner, scroll, right = (float(value) for value in dom.split('data-probe="')[1].split('"')[0].split())
+    inner, scroll, right, letter = (float(value) for value in dom.split('data-probe="')[1].split('"')[0].split())
     assert inner == width
     assert scroll <= inner and right <= inner, (inner, scroll, right)
+    assert 8 <= letter <= 16  # of every chart, in pixels of the screen
 
 
 def test_the_page_is_drawn_in_light_and_dark(run: Path, tmp_path: Path, chromium: Callable[..., str]) -> None:

@@ -37,9 +37,10 @@ def write_report(run_folder: str | Path, out: str | Path | None = None) -> Path:
 
     Notes
     -----
-    Requirements R13, R30, R34. The same folder gives the same page, byte for byte. The ledger and the digest of the
-    submission are verified anew while the report is written, so what the page says of them is seen, not copied.
-    Slices are pictured for the first 12 volumes, reduced in size where 12 of them would not fit.
+    Requirements R13, R30, R34, R41, R44. The same folder gives the same page, byte for byte. The ledger and the digest
+    of the submission are verified anew while the report is written, so what the page says of them is seen, not copied.
+    Of more than 12 volumes, 12 are pictured in full, evenly from the sparsest mask to the densest, and all of them (up
+    to 240) on a contact sheet; pictures are reduced where they would not fit. See docs/report.md.
 
     Examples
     --------

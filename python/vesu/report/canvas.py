@@ -8,6 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from vesu.report.extras import optional
+from vesu.report.text import visible
+
+WIDTH = 340
+"""Units of a chart's width, which are pixels on a phone: no larger, or its letters would be too small to read there."""
+MAX_ALT = 2000
 
 # Stand-ins that no colour map yields, each replaced by a CSS variable of the page after drawing.
 INK, SOFT, GRID, ACCENT, SECOND, BAND, CARD = (f"#0102{last:02x}" for last in range(3, 10))
@@ -17,7 +22,7 @@ SETTINGS = {
     "svg.hashsalt": "vesu",  # the same chart gives the same bytes
     "text.parse_math": False,  # a "$" in a name is a dollar
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": SOFT,
@@ -37,17 +42,17 @@ SETTINGS = {
     "legend.facecolor": CARD,
     "legend.edgecolor": CARD,
     "legend.framealpha": 1.0,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 9.5,
     "figure.facecolor": "none",
 }
 
 
 @contextmanager
-def drawing(width: float, height: float) -> Iterator[tuple[Any, Any]]:
+def drawing(height: float) -> Iterator[tuple[Any, Any]]:
     """A figure of its own (no pyplot, no global figure list); the settings hold only inside."""
     matplotlib, figures = optional("matplotlib"), optional("matplotlib.figure")
     with matplotlib.rc_context(SETTINGS):
-        figure = figures.Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure = figures.Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
         yield figure, figure.add_subplot()
 
 
@@ -66,4 +71,6 @@ def as_svg(figure: Any, name: str, alt: str) -> str:
     svg = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", svg)
     svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
     svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg, count=1)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt, quote=True)}" class="chart" ', 1)
+    return svg.replace(
+        "<svg ", f'<svg role="img" aria-label="{html.escape(visible(alt, MAX_ALT), quote=True)}" class="chart" ', 1
+    )

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from vesu.report.calibration import Calibration
 from vesu.report.canvas import ACCENT, BAND, CARD, INK, SECOND, SOFT, as_svg, drawing
 from vesu.report.extras import optional
-from vesu.report.loader import Candidate, Phase
+from vesu.report.leaderboard import Candidate
+from vesu.report.summary import Phase
 from vesu.report.training import Curve
 
 MAX_VECTOR_CELLS = 4000
@@ -24,7 +25,7 @@ def phases_chart(phases: Sequence[Phase]) -> str:
     phases = phases[:MAX_PHASES]
     seconds = [phase.seconds or 0.0 for phase in phases]
     total, longest = sum(seconds) or 1.0, max(seconds) or 1.0
-    with drawing(360, 21 * len(phases) + 34) as (figure, axes):
+    with drawing(21 * len(phases) + 34) as (figure, axes):
         rows = np.arange(len(phases))
         axes.barh(rows, seconds, height=0.62, color=ACCENT)
         axes.set_yticks(rows, [_short(phase.name) for phase in phases])
@@ -45,7 +46,7 @@ def phases_chart(phases: Sequence[Phase]) -> str:
 def training_chart(name: str, curve: Curve, label: str, *, winner: int | None, log: bool = False) -> str:
     """One quantity of all candidates over the search: range, median, and the winner."""
     n_steps, curve = len(curve.step), _thin(curve)
-    with drawing(360, 230) as (figure, axes):
+    with drawing(245) as (figure, axes):
         axes.fill_between(curve.step, curve.minimum, curve.maximum, color=BAND, linewidth=0, label="min to max")
         axes.plot(
             curve.step, curve.median, color=SECOND, linewidth=1.4, linestyle=(0, (3, 1.5)), zorder=3, label="median"
@@ -58,8 +59,8 @@ def training_chart(name: str, curve: Curve, label: str, *, winner: int | None, l
             _cut_top(axes, curve)
         axes.margins(x=0)
         axes.set_xlabel("iteration")
-        axes.set_title(label, loc="left", fontsize=9.5, color=INK)
-        axes.legend(loc="best", handlelength=1.4)
+        axes.set_title(label, loc="left", fontsize=10.5, color=INK)
+        figure.legend(loc="outside lower center", ncols=3, handlelength=1.4, columnspacing=1.2)
         ends = f"median from {curve.median[0]:.4g} to {curve.median[-1]:.4g}"
         if curve.winner is not None:
             ends += f", winner from {curve.winner[0]:.4g} to {curve.winner[-1]:.4g}"
@@ -105,12 +106,12 @@ def density_chart(name: str, volume_id: str, by_slice: Sequence[float], overall:
     size = -(-len(values) // MAX_POINTS)  # more slices than points: the mean of each few neighbours
     starts = np.arange(0, len(values), size)
     heights = np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
-    with drawing(310, 175) as (figure, axes):
+    with drawing(175) as (figure, axes):
         axes.fill_between(starts, 0, heights, step="mid", color=BAND, linewidth=0)
         axes.plot(starts, heights, drawstyle="steps-mid", color=ACCENT, linewidth=1.3)
         if overall is not None:
             axes.axhline(100 * overall, color=SECOND, linewidth=1.2, linestyle=(0, (4, 3)))
-            axes.set_title(f"dashed: whole volume {overall:.2%}", loc="right", fontsize=8.5, color=SECOND)
+            axes.set_title(f"dashed: whole volume {overall:.2%}", loc="right", fontsize=9.5, color=SECOND)
         axes.set_xlim(-0.5, len(values) - 0.5)
         axes.set_ylim(bottom=0, top=max(1e-3, 1.12 * float(values.max(initial=0.0))))
         axes.set_xlabel("slice z")
@@ -119,6 +120,26 @@ def density_chart(name: str, volume_id: str, by_slice: Sequence[float], overall:
         if overall is not None:
             alt += f", {overall:.2%} over the whole volume"
         return as_svg(figure, name, alt)
+
+
+def densities_chart(densities: Sequence[float], label: float | None) -> str | None:
+    """Surface share of every volume, from the sparsest to the densest; too few of them need no chart."""
+    if len(densities) < 4:
+        return None
+    ranked = 100 * np.sort(np.asarray(densities))[: 100 * MAX_POINTS]
+    kept = np.unique(np.linspace(0, len(ranked) - 1, MAX_POINTS).round().astype(np.int64))
+    with drawing(150) as (figure, axes):
+        axes.vlines(kept, 0, ranked[kept], color=ACCENT, linewidth=min(4.0, 220 / len(kept)))
+        if label is not None:
+            axes.axhline(100 * label, color=SECOND, linewidth=1.2, linestyle=(0, (4, 3)))
+            axes.set_title(f"dashed: labels {label:.2%}", loc="right", fontsize=9.5, color=SECOND)
+        axes.set_ylim(bottom=0, top=max(1e-3, 1.1 * float(ranked[-1]), 110 * (label or 0)))
+        axes.set_xticks([])
+        axes.grid(False, axis="x")
+        axes.set_xlabel("volumes, by the density of their masks")
+        axes.set_ylabel("% surface")
+        alt = f"Surface density of {len(ranked)} volumes: {ranked[0]:.2f} % to {ranked[-1]:.2f} %"
+        return as_svg(figure, "densities", alt)
 
 
 def reliability_chart(calibration: Calibration) -> str | None:
@@ -131,7 +152,7 @@ def reliability_chart(calibration: Calibration) -> str | None:
         drawn.append((corrected, SECOND, "s", "corrected to the volumes' density"))
     if not drawn:
         return None
-    with drawing(360, 300) as (figure, axes):
+    with drawing(300) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
         for diagram, colour, marker, label in drawn:
             bins = diagram.bins[:MAX_BINS]
@@ -160,13 +181,13 @@ def uncertainty_chart(calibration: Calibration) -> str | None:
     if not groups:
         return None
     rates = [100 * group.error_rate for group in groups]
-    with drawing(360, 300) as (figure, axes):
+    with drawing(300) as (figure, axes):
         places = np.arange(len(groups))
         axes.bar(places, rates, width=0.82, color=ACCENT)
         if calibration.error_rate is not None:
             axes.axhline(100 * calibration.error_rate, color=SECOND, linewidth=1.2, linestyle=(0, (4, 3)))
             note = f"dashed: all voxels {calibration.error_rate:.1%}"
-            axes.set_title(note, loc="right", fontsize=8.5, color=SECOND)
+            axes.set_title(note, loc="right", fontsize=9.5, color=SECOND)
         axes.set_xticks(
             places, [f"{group.high:.3f}" for group in groups], rotation=45, ha="right", rotation_mode="anchor"
         )
@@ -192,7 +213,7 @@ def heat_map(rows: Sequence[Candidate]) -> str | None:
     for row in usable:
         grid[neurons.index(row.neuron), columns.index((row.l2, row.l1))] = row.objective  # type: ignore[arg-type]
     best = np.unravel_index(np.nanargmin(grid), grid.shape)
-    with drawing(370, min(900, 17 * len(neurons) + 96)) as (figure, axes):
+    with drawing(min(900, 17 * len(neurons) + 96)) as (figure, axes):
         mesh = _cells(axes, grid)
         axes.set_yticks(*_ticks([str(neuron) for neuron in neurons]))
         axes.set_xticks(*_ticks([_power(l1) for _, l1 in columns]), rotation=90)

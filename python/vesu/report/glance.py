@@ -131,7 +131,7 @@ def progress_chart(timeline: Timeline, *, finished: bool) -> str | None:
     if len(timeline.progress) < 2:
         return None
     series = _thin(timeline.progress)
-    with drawing(360, 215) as (figure, axes):
+    with drawing(215) as (figure, axes):
         unit = _time_axis(axes, series.at_s)
         at, shown = series.at_s / unit, series.values[:, 0]
         alt = f"Progress shown over {len(timeline.progress)} points, up to {shown[-1]:.1f} %"
@@ -155,7 +155,7 @@ def memory_chart(memory: Series) -> str | None:
     if len(memory) < 2 or not np.isfinite(memory.values[:, 0]).any():
         return None
     series = _thin(memory)
-    with drawing(360, 175) as (figure, axes):
+    with drawing(175) as (figure, axes):
         unit = _time_axis(axes, series.at_s)
         held = series.values[:, 0]
         axes.fill_between(series.at_s / unit, 0, held, color=BAND, linewidth=0)
@@ -166,7 +166,7 @@ def memory_chart(memory: Series) -> str | None:
         used = memory.values[:, 1]
         most = f"; at most {np.nanmax(used):.0f} % of all memory in use" if np.isfinite(used).any() else ""
         if most:
-            axes.set_title(most[2:], loc="right", fontsize=8.5, color=SECOND)
+            axes.set_title(most[2:], loc="right", fontsize=9.5, color=SECOND)
         return as_svg(figure, "memory", f"Memory held by the run: up to {np.nanmax(memory.values[:, 0]):.2f} GiB{most}")
 
 
@@ -177,7 +177,7 @@ def quality_chart(quality: Sequence[Quality]) -> str | None:
     if len(points) < 2:
         return None
     iterations, objective = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
-    with drawing(360, 175) as (figure, axes):
+    with drawing(175) as (figure, axes):
         axes.plot(iterations, objective, color=ACCENT, linewidth=1.6, marker="o", markersize=4)
         axes.set_xlabel("iterations of all candidates, one an epoch marked")
         axes.set_ylabel("objective")
@@ -191,7 +191,7 @@ def cost_chart(profile: Profile) -> str | None:
         return None
     parts = [(words, getattr(profile.shares, name), colour) for name, words, colour in KINDS]
     parts = [(words, share, colour) for words, share, colour in parts if share is not None]
-    with drawing(360, 62) as (figure, axes):
+    with drawing(62) as (figure, axes):
         left = 0.0
         for words, share, colour in parts:
             axes.barh([0], [100 * share], left=left, height=0.5, color=colour, label=f"{words} {share:.1%}")

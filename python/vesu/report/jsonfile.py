@@ -130,3 +130,20 @@ class Node:
             return {}
         pairs = ((name, node.number(name)) for name in node.values)
         return {name: value for name, value in pairs if value is not None}
+
+    def numbers_of(self, key: str) -> dict[str, float]:
+        """The numbers of an object, whatever their names; its other values are somebody else's."""
+        node = self.child(key)
+        if node is None:
+            return {}
+        pairs = ((name, node.number(name)) for name, value in node.values.items() if isinstance(value, int | float))
+        return {name: value for name, value in pairs if value is not None}
+
+    def values_of(self, key: str) -> Mapping[str, Any]:
+        """An object of open-ended values, as it stands; empty where there is none."""
+        child = self.child(key)
+        return {} if child is None else child.values
+
+    def shape(self) -> tuple[int, ...]:
+        """The field ``shape``: sizes along z, y, x."""
+        return tuple(int(size) for size in self.numbers("shape"))

@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,19 @@ from vesu.report.views import View
 PROBABILITY_MAP = "magma"
 UNCERTAINTY_MAP = "viridis"
 OVERLAY = (255, 122, 69)
-QUALITY = 88
-BUDGET_BYTES = 5 * 2**20  # of JPEG, all pictures together: a third more in base64, and room for the rest of the page
+BUDGET_BYTES = 7 * 2**19  # of JPEG, the slices of all volumes together; it is a third more in base64
+MAX_SIDE = 640
+"""No picture is larger, in pixels: a panel is at most half as wide on the page."""
+SIZES = (
+    (1.0, 88), (1.0, 80), (1.0, 70), (0.75, 80), (0.75, 70), (0.6, 75), (0.5, 75), (0.4, 75), (0.3, 70), (0.2, 70),
+    (0.1, 60), (0.05, 50),
+)  # fmt: skip
+"""Scale and JPEG quality, tried in this order until the pictures fit."""
 AXIS_NAMES = {"z": ("y", "x"), "y": ("z", "x"), "x": ("z", "y")}
 
-RGB = NDArray[np.uint8]
+RGB: TypeAlias = NDArray[np.uint8]
+Jpeg: TypeAlias = tuple[bytes, int, int]
+"""Bytes, width, height."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +55,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The rows of every pictured volume, and by what factor the slices were reduced to fit."""
+    """The rows of every pictured volume, and at what scale the slices are shown to fit the budget (1: as stored)."""
 
     rows: tuple[tuple[Row, ...], ...]
     uncertainty_top: tuple[float | None, ...]
-    reduction: int
+    scale: float
 
 
 def make_gallery(volumes: Sequence[tuple[str, Sequence[View]]], *, budget_bytes: int = BUDGET_BYTES) -> Gallery:
@@ -65,22 +73,19 @@ def make_gallery(volumes: Sequence[tuple[str, Sequence[View]]], *, budget_bytes:
         Bytes of JPEG for all of them.
     """
     tops = tuple(_top(views) for _, views in volumes)
-    reduction = 1
-    while True:
-        encoded = [
-            [[encode(reduce(image, reduction)) for image in _images(view, top)] for view in views]
-            for (_, views), top in zip(volumes, tops, strict=True)
-        ]
-        size = sum(len(data) for rows in encoded for images in rows for data, _, _ in images)
-        if size <= budget_bytes or reduction >= 64:
-            break
-        # JPEG bytes fall about as the area does; at least one step on.
-        reduction = max(reduction + 1, int(reduction * (size / budget_bytes) ** 0.5))
+    drawn = [
+        image for (_, views), top in zip(volumes, tops, strict=True) for view in views for image in _images(view, top)
+    ]
+    encoded, scale = fitted(drawn, budget_bytes)
+    pictures = iter(encoded)
     rows = tuple(
-        tuple(_row(volume_id, view, images) for view, images in zip(views, rows_of, strict=True))
-        for (volume_id, views), rows_of in zip(volumes, encoded, strict=True)
+        tuple(
+            _row(volume_id, view, [next(pictures) for _ in range(3 if view.uncertainty is None else 4)])
+            for view in views
+        )
+        for volume_id, views in volumes
     )
-    return Gallery(rows, tops, reduction)
+    return Gallery(rows, tops, scale)
 
 
 def gradient(name: str, stops: int = 9) -> str:
@@ -130,35 +135,48 @@ def coloured(values: NDArray[np.float32], top: float, name: str) -> RGB:
     return np.ascontiguousarray(rgba[..., :3])
 
 
-def overlay(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> RGB:
+def overlay(grey: NDArray[np.uint8], mask: NDArray[np.bool_], tint: float = 0.5) -> RGB:
     """The slice with the mask tinted, and its outline (mask voxels with a neighbour outside) at full strength."""
     padded = np.pad(mask, 1, mode="edge")
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    strength = np.where(mask & ~inside, 0.9, np.where(mask, 0.5, 0.0))[..., None]
+    strength = np.where(mask & ~inside, 0.9, np.where(mask, tint, 0.0))[..., None]
     blended: RGB = (grey[..., None] * (1 - strength) + np.array(OVERLAY) * strength).astype(np.uint8)
     return blended
 
 
-def reduce(image: RGB, factor: int) -> RGB:
-    """Mean over squares of ``factor`` pixels; a remainder at the far edges is cut."""
-    if factor == 1:
+def fitted(images: Sequence[RGB], budget_bytes: int) -> tuple[list[Jpeg], float]:
+    """All pictures as JPEG, at the best size and quality of :data:`SIZES` at which they fit; and that size."""
+    encoded: list[Jpeg] = []
+    scale = 1.0
+    images = [resized(image, 1.0) for image in images]
+    for scale, quality in SIZES:
+        encoded = [encode(image, scale, quality) for image in images]
+        if sum(len(data) for data, _, _ in encoded) <= budget_bytes:
+            break
+    return encoded, scale
+
+
+def resized(image: RGB, scale: float) -> RGB:
+    """The picture at a scale, no side longer than :data:`MAX_SIDE`."""
+    scale = min(scale, MAX_SIDE / max(image.shape[:2]))
+    if scale >= 1:
         return image
-    rows, columns = min(factor, image.shape[0]), min(factor, image.shape[1])
-    height, width = image.shape[0] // rows, image.shape[1] // columns
-    blocks = image[: height * rows, : width * columns].reshape(height, rows, width, columns, 3)
-    means: RGB = blocks.mean(axis=(1, 3)).round().astype(np.uint8)
-    return means
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    library = optional("PIL.Image")
+    small = library.fromarray(np.ascontiguousarray(image)).resize((width, height), library.Resampling.BOX)
+    return np.asarray(small, np.uint8)
 
 
-def encode(image: RGB) -> tuple[bytes, int, int]:
+def encode(image: RGB, scale: float = 1.0, quality: int = 88) -> Jpeg:
     """JPEG bytes, width and height."""
+    image = resized(image, scale)
     buffer = io.BytesIO()
     picture = optional("PIL.Image").fromarray(np.ascontiguousarray(image))
-    picture.save(buffer, format="JPEG", quality=QUALITY, subsampling=0)
+    picture.save(buffer, format="JPEG", quality=quality, subsampling=0)
     return buffer.getvalue(), image.shape[1], image.shape[0]
 
 
-def _row(volume_id: str, view: View, images: Sequence[tuple[bytes, int, int]]) -> Row:
+def _row(volume_id: str, view: View, images: Sequence[Jpeg]) -> Row:
     down, across = AXIS_NAMES[view.axis]
     surface = float(view.mask.mean())
     finite = view.probability[np.isfinite(view.probability)]
@@ -175,7 +193,7 @@ def _row(volume_id: str, view: View, images: Sequence[tuple[bytes, int, int]]) -
     return Row(view.axis, view.index, down, across, surface, panels)
 
 
-def panel(title: str, alt: str, image: tuple[bytes, int, int]) -> Panel:
+def panel(title: str, alt: str, image: Jpeg) -> Panel:
     """A picture from its JPEG bytes, width and height."""
     data, width, height = image
     return Panel(title, alt, "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii"), width, height)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from vesu.errors import FormatError
 from vesu.report.npzfile import open_npz
-from vesu.report.pictures import RGB, Panel, encode, panel, reduce, stretch
+from vesu.report.pictures import RGB, Jpeg, Panel, fitted, panel, stretch
 
 ADDED, REMOVED, KEPT = (46, 204, 113), (214, 51, 132), (240, 236, 226)
-BUDGET_BYTES = 2**20  # of JPEG, all volumes together: a fifth of what the slices may take
+BUDGET_BYTES = 3 * 2**18  # of JPEG, all volumes together
 MAX_STEPS = 32
 
 
@@ -63,21 +63,17 @@ def draw_steps(
         Bytes of JPEG for all of them; larger pictures are reduced.
     """
     drawn = [
-        [] if slices is None else [step_picture(slices, number) for number in range(len(slices.masks) - 1)]
+        step_picture(slices, number)
         for _, _, slices in volumes
+        if slices is not None
+        for number in range(len(slices.masks) - 1)
     ]
-    reduction = 1
-    while True:
-        encoded = [[encode(reduce(image, reduction)) for image in images] for images in drawn]
-        size = sum(len(data) for images in encoded for data, _, _ in images)
-        if size <= budget_bytes or reduction >= 64:
-            break
-        reduction += 1
+    pictures = iter(fitted(drawn, budget_bytes)[0])
     return tuple(
-        tuple(
-            _panel(volume_id, names, slices, number, image) for number, image in enumerate(images) if slices is not None
-        )
-        for (volume_id, names, slices), images in zip(volumes, encoded, strict=True)
+        ()
+        if slices is None
+        else tuple(_panel(volume_id, names, slices, n, next(pictures)) for n in range(len(slices.masks) - 1))
+        for volume_id, names, slices in volumes
     )
 
 
@@ -91,9 +87,7 @@ def step_picture(slices: StepSlices, number: int) -> RGB:
     return image
 
 
-def _panel(
-    volume_id: str, names: Sequence[str], slices: StepSlices, number: int, image: tuple[bytes, int, int]
-) -> Panel:
+def _panel(volume_id: str, names: Sequence[str], slices: StepSlices, number: int, image: Jpeg) -> Panel:
     before, after = slices.masks[number], slices.masks[number + 1]
     added, removed = int((after & ~before).sum()), int((before & ~after).sum())
     name = names[number] if number < len(names) else f"step {number + 1}"

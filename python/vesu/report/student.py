@@ -1,6 +1,6 @@
 """Teachers and student as the run left them: figures from ``summary.json`` and the log, slices, charts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.errors import FormatError
 from vesu.report.canvas import ACCENT, GRID, INK, SECOND, as_svg, drawing
 from vesu.report.jsonfile import Node
 from vesu.report.npzfile import Npz, open_npz
@@ -16,14 +15,15 @@ from vesu.report.pictures import (
     AXIS_NAMES,
     PROBABILITY_MAP,
     UNCERTAINTY_MAP,
+    Jpeg,
     Panel,
     coloured,
-    encode,
+    fitted,
     overlay,
     panel,
-    reduce,
     stretch,
 )
+from vesu.report.views import check_layers, read_index
 
 __all__ = [
     "ABLATION",
@@ -45,6 +45,7 @@ ABLATION = "v3_teacher_ablation.json"
 PICTURED = 4
 BUDGET_BYTES = 2**19  # of JPEG, all volumes together
 MAX_POINTS = 2000
+N_PANELS = 5
 LAYERS = ("volume", "label", "probability", "uncertainty", "teachers", "disagreement")
 
 
@@ -61,11 +62,8 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Student:
-    """The entries ``student`` and ``go_no_go`` of ``summary.json``."""
+    """The entry ``student`` of ``summary.json``."""
 
-    verdict: str | None
-    gates: tuple[tuple[str, str, str], ...]
-    """Name, state and reason of each gate."""
     teachers: tuple[Teacher, ...]
     refused: tuple[tuple[str, str], ...]
     nominal: int | None
@@ -146,23 +144,19 @@ class CurvesReader:
         )
 
 
-def read_student(summary: Node) -> Student | None:
-    """What ``summary.json`` says; None in a run that neither trained a student nor judged that it need not.
+def read_student(node: Node | None) -> Student | None:
+    """What ``summary.json`` says of it; None in a run that trained none.
 
     Raises
     ------
     FormatError
         A field of the wrong type, by its name.
     """
-    node, gates = summary.child("student"), summary.child("go_no_go")
-    if node is None and gates is None:
+    if node is None:
         return None
-    node, gates = node or Node({}, summary.where), gates or Node({}, summary.where)
     proof, fusion = (node.child(name) or Node({}, node.where) for name in ("proof", "fusion"))
     seen = {each.text("name"): each for each in proof.children("teachers")}
     return Student(
-        verdict=gates.text("verdict"),
-        gates=tuple(_gates(gates.child("gates"))),
         teachers=tuple(_teacher(each, seen) for each in node.children("teachers")),
         refused=tuple((each.text("path") or "", each.text("reason") or "") for each in node.children("refused")),
         nominal=node.integer("nominal"),
@@ -177,13 +171,6 @@ def read_student(summary: Node) -> Student | None:
         scores=fusion.mapping_of_numbers("mean_scores"),
         measure=fusion.text("measure"),
     )
-
-
-def _gates(gates: Node | None) -> Iterator[tuple[str, str, str]]:
-    for name in () if gates is None else gates.values:
-        gate = gates.child(name) if gates is not None else None
-        if gate is not None:
-            yield name, gate.text("state") or "not recorded", gate.text("reason") or ""
 
 
 def _teacher(node: Node, seen: Mapping[str | None, Node]) -> Teacher:
@@ -255,29 +242,29 @@ def student_charts(student: Student | None, curves: Curves | None) -> dict[str, 
 
 def _along_the_steps(name: str, label: str, curves: Curves, step: NDArray[Any], values: NDArray[Any]) -> str:
     thin = slice(None, None, max(1, -(-len(step) // MAX_POINTS)))
-    with drawing(360, 230) as (figure, axes):
+    with drawing(230) as (figure, axes):
         axes.plot(step[thin], values[thin], color=ACCENT, linewidth=1.4, marker="o" if len(step) < 40 else None, ms=3)
         low, high = axes.get_ylim()
         for stage, first in curves.stages:
             axes.axvline(first, color=GRID, linewidth=0.8)
-            axes.text(first, high, f" {stage}", va="top", fontsize=8, color=SECOND)
+            axes.text(first, high, f" {stage}", va="top", fontsize=9, color=SECOND)
         axes.set_ylim(low, high)
         axes.margins(x=0)
         axes.set_xlabel("step")
-        axes.set_title(label, loc="left", fontsize=9.5, color=INK)
+        axes.set_title(label, loc="left", fontsize=10.5, color=INK)
         finite = values[np.isfinite(values)]
         return as_svg(figure, name, f"{label} over {len(curves.step)} steps: from {finite[0]:.4g} to {finite[-1]:.4g}")
 
 
 def _fusion_chart(student: Student) -> str:
     weights, scores = np.array(student.tried).T
-    with drawing(360, 230) as (figure, axes):
+    with drawing(230) as (figure, axes):
         axes.plot(weights, scores, color=ACCENT, linewidth=1.4, marker="o", ms=3)
         if student.weight is not None:
             axes.axvline(student.weight, color=SECOND, linewidth=1.2, linestyle=(0, (3, 1.5)), label="chosen")
             axes.legend(loc="best", handlelength=1.4)
         axes.set_xlabel("student's weight (0: the search's ensemble alone)")
-        axes.set_title("Score of the fusion", loc="left", fontsize=9.5, color=INK)
+        axes.set_title("Score of the fusion", loc="left", fontsize=10.5, color=INK)
         return as_svg(figure, "fusion", f"Score by weight, best {scores.max():.4g} at {weights[scores.argmax()]:g}")
 
 
@@ -308,32 +295,19 @@ def read_student_views(path: Path) -> tuple[StudentView, ...]:
 
 
 def _view(archive: Npz, axis: str) -> StudentView:
-    index, layers = archive.array(f"{axis}_index"), {name: archive.array(f"{axis}_{name}") for name in LAYERS}
-    if index.size != 1 or index.dtype.kind not in "iu":
-        raise FormatError(f"{archive.path}: {axis}_index: got {index.dtype} {index.shape}; accepted: one whole number")
-    shape = layers["volume"].shape
-    for name, array in layers.items():
-        if array.ndim != 2 or array.size == 0 or array.shape != shape or array.dtype.kind not in "biuf":
-            got = f"{array.dtype} {array.shape}"
-            raise FormatError(f"{archive.path}: {axis}_{name}: got {got}; accepted: a 2-D array of numbers as {shape}")
-    return StudentView(axis, int(index.reshape(())), layers)
+    return StudentView(axis, read_index(archive, f"{axis}_index"), check_layers(archive, axis, LAYERS))
 
 
 def draw_student_views(
     volumes: Sequence[tuple[str, Sequence[StudentView]]], *, budget_bytes: int = BUDGET_BYTES
 ) -> tuple[tuple[tuple[Panel, ...], ...], ...]:
     """Of each volume and slice: the label on the CT, teachers, their disagreement, student, its uncertainty."""
-    images = [[_images(view) for view in views] for _, views in volumes]
-    reduction = 1
-    while True:
-        encoded = [[[encode(reduce(each, reduction)) for each in row] for row in rows] for rows in images]
-        size = sum(len(data) for rows in encoded for row in rows for data, _, _ in row)
-        if size <= budget_bytes or reduction >= 64:
-            break
-        reduction += 1
+    pictures = iter(
+        fitted([image for _, views in volumes for view in views for image in _images(view)], budget_bytes)[0]
+    )
     return tuple(
-        tuple(_panels(volume_id, view, row) for view, row in zip(views, rows, strict=True))
-        for (volume_id, views), rows in zip(volumes, encoded, strict=True)
+        tuple(_panels(volume_id, view, [next(pictures) for _ in range(N_PANELS)]) for view in views)
+        for volume_id, views in volumes
     )
 
 
@@ -355,7 +329,7 @@ def _top(values: NDArray[Any]) -> float:
     return float(np.percentile(finite, 99.5)) if finite.size else 0.0
 
 
-def _panels(volume_id: str, view: StudentView, images: Sequence[tuple[bytes, int, int]]) -> tuple[Panel, ...]:
+def _panels(volume_id: str, view: StudentView, images: Sequence[Jpeg]) -> tuple[Panel, ...]:
     down, across = AXIS_NAMES[view.axis]
     where = f"{view.axis} = {view.index} of volume {volume_id}, {down} down, {across} across"
     scales = [f"{_top(view.layers[name]):.3f}" for name in ("disagreement", "uncertainty")]

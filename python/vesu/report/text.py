@@ -109,5 +109,27 @@ def title(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+# What could hide a character, or turn the text after it around, is written out.
+_HIDDEN = {
+    code: f"\\u{code:04x}"
+    for code in (
+        *(code for code in range(0x20) if chr(code) not in "\t\n"), *range(0x7F, 0xA0), 0x061C, 0x200B, 0x200E, 0x200F,
+        *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF, *range(0xD800, 0xE000),
+    )
+}  # fmt: skip
+
+
+def visible(words: str, most: int) -> str:
+    """Any text as it may stand on the page: control characters written out, and no more than so many characters.
+
+    Examples
+    --------
+    >>> visible("a\\x00b" + 9 * "c", 4)
+    'a\\\\u0000bc … cut here, the file holds the rest'
+    """
+    cut = words if len(words) <= most else f"{words[:most]} … cut here, the file holds the rest"
+    return cut.translate(_HIDDEN)
+
+
 _ALL = (decimal, cell, whole, counted, percent, power, duration, size, shape, instant, plain, title)
 FILTERS = {each.__name__: each for each in _ALL}

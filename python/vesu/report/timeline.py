@@ -37,6 +37,8 @@ class Timeline:
     cursor: str | None
     n_sessions: int
     duration_s: float
+    run_id: str | None
+    started_ns: int | None
 
 
 class TimelineReader:
@@ -50,6 +52,8 @@ class TimelineReader:
         self._phase: str | None = None
         self._cursor: Node | None = None
         self._sessions = 0
+        self._run_id: str | None = None
+        self._started_ns: int | None = None
 
     def take(self, name: str, node: Node) -> None:
         """One event; those that are neither progress nor memory only move the time on."""
@@ -57,7 +61,9 @@ class TimelineReader:
             self._sessions += 1
             self._last_ns = None  # a pause is no time of the run
         now_ns = node.integer("ts_ns")
+        self._run_id = self._run_id or node.text("run_id")
         if now_ns is not None:
+            self._started_ns = self._started_ns or now_ns
             self._now_s += 0.0 if self._last_ns is None else max(0, now_ns - self._last_ns) / 1e9
             self._last_ns = now_ns
         if name in PROGRESS_EVENTS:
@@ -81,6 +87,8 @@ class TimelineReader:
             cursor=None if self._cursor is None else _place(self._cursor),
             n_sessions=self._sessions,
             duration_s=self._now_s,
+            run_id=self._run_id,
+            started_ns=self._started_ns,
         )
 
 

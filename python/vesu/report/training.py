@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vesu.errors import FileError, FormatError
 from vesu.report.jsonfile import Node, parse_json
 from vesu.report.student import Curves, CurvesReader
+from vesu.report.submission import WRITTEN_EVENT, Written, read_written
 from vesu.report.timeline import Timeline, TimelineReader
 
 ITERATION_EVENT = "TRAIN_ITERATION"
@@ -52,6 +53,7 @@ class Events:
     training: Training | None
     timeline: Timeline
     student: Curves | None
+    written: Written | None
 
 
 @dataclass
@@ -92,6 +94,7 @@ def read_events(path: Path, *, winner: int | None = None) -> Events | None:
     """
     counts: Counter[str] = Counter()
     columns, timeline, student = _Columns(), TimelineReader(), CurvesReader()
+    written: Written | None = None
     torn = False
     try:
         with path.open("rb") as lines:
@@ -106,13 +109,15 @@ def read_events(path: Path, *, winner: int | None = None) -> Events | None:
                 student.take(name, node)
                 if name == ITERATION_EVENT:
                     columns.append(node)
+                elif name == WRITTEN_EVENT:
+                    written = read_written(node)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise FileError(error.errno, error.strerror, str(path)) from error
     training = _training(columns, winner)
     by_name = dict(sorted(counts.items()))
-    return Events(counts.total(), by_name, torn, training, timeline.timeline(), student.curves())
+    return Events(counts.total(), by_name, torn, training, timeline.timeline(), student.curves(), written)
 
 
 def _is_json(line: bytes) -> bool:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from vesu.errors import FormatError
 from vesu.report.npzfile import Npz, open_npz
-from vesu.report.pictures import AXIS_NAMES, RGB, Panel, encode, panel, reduce, stretch
+from vesu.report.pictures import AXIS_NAMES, RGB, Jpeg, Panel, fitted, panel, stretch
 from vesu.report.scores import DIMENSIONS
 
-BUDGET_BYTES = 2**19  # of JPEG, all volumes together: a twelfth of what the slices of the test volumes may take
+BUDGET_BYTES = 2**19  # of JPEG, all volumes together
 PICTURED = 4
 MAX_MARKS = 20_000  # a run stores at most 1500
 AXES = ("z", "y", "x")
@@ -103,18 +103,8 @@ def draw_marked(
     budget_bytes
         Bytes of JPEG for all of them; larger pictures are reduced.
     """
-    drawn = [[marked_picture(view) for view in views] for _, views in volumes]
-    reduction = 1
-    while True:
-        encoded = [[encode(reduce(image, reduction)) for image in images] for images in drawn]
-        size = sum(len(data) for images in encoded for data, _, _ in images)
-        if size <= budget_bytes or reduction >= 64:
-            break
-        reduction += 1
-    return tuple(
-        tuple(_panel(volume_id, view, image) for view, image in zip(views, images, strict=True))
-        for (volume_id, views), images in zip(volumes, encoded, strict=True)
-    )
+    pictures = iter(fitted([marked_picture(view) for _, views in volumes for view in views], budget_bytes)[0])
+    return tuple(tuple(_panel(volume_id, view, next(pictures)) for view in views) for volume_id, views in volumes)
 
 
 def marked_picture(view: Marked) -> RGB:
@@ -146,7 +136,7 @@ def _stamp(image: RGB, centre: tuple[int, int], radius: int, colour: tuple[int, 
     window[(away <= radius) & (away > inner)] = colour
 
 
-def _panel(volume_id: str, view: Marked, image: tuple[bytes, int, int]) -> Panel:
+def _panel(volume_id: str, view: Marked, image: Jpeg) -> Panel:
     down, across = AXIS_NAMES[view.axis]
     counts = [
         f"{words} {np.count_nonzero((view.marks[:, 0] == side) & (view.marks[:, 1] == dimension))} {kind}"

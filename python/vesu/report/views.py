@@ -1,5 +1,6 @@
 """The stored slices of one volume (``segment/ID_views.npz``)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,20 +43,43 @@ def read_views(path: Path) -> tuple[View, ...]:
         return tuple(_view(archive, axis, layers) for axis in AXES if archive.has(f"{axis}_index"))
 
 
-def _view(archive: Npz, axis: str, names: tuple[str, ...]) -> View:
-    path, index = archive.path, archive.array(f"{axis}_index")
-    if index.size != 1 or index.dtype.kind not in "iu":
-        raise FormatError(f"{path}: {axis}_index: got {index.dtype} {index.shape}; accepted: one whole number")
+def check_layers(archive: Npz, axis: str, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The named layers of one slice, all of one 2-D shape.
+
+    Raises
+    ------
+    FormatError
+        Naming file and array.
+    """
     layers = {layer: archive.array(f"{axis}_{layer}") for layer in names}
-    shape = layers["volume"].shape
+    shape = layers[names[0]].shape
     for layer, array in layers.items():
         if array.ndim != 2 or array.size == 0 or array.shape != shape or array.dtype.kind not in "biuf":
-            raise FormatError(
-                f"{path}: {axis}_{layer}: got {array.dtype} {array.shape}; accepted: a 2-D array of numbers as {shape}"
-            )
+            got = f"{array.dtype} {array.shape}"
+            raise FormatError(f"{archive.path}: {axis}_{layer}: got {got}; accepted: a 2-D array of numbers as {shape}")
+    return layers
+
+
+def read_index(archive: Npz, name: str) -> int:
+    """Which slice it is.
+
+    Raises
+    ------
+    FormatError
+        Not one whole number; names file and array.
+    """
+    index = archive.array(name)
+    if index.size != 1 or index.dtype.kind not in "iu":
+        raise FormatError(f"{archive.path}: {name}: got {index.dtype} {index.shape}; accepted: one whole number")
+    return int(index.reshape(()))
+
+
+def _view(archive: Npz, axis: str, names: Sequence[str]) -> View:
+    index = read_index(archive, f"{axis}_index")
+    layers = check_layers(archive, axis, names)
     return View(
         axis=axis,
-        index=int(index.reshape(())),
+        index=index,
         volume=layers["volume"],
         probability=layers["probability"].astype(np.float32),
         mask=layers["mask"] != 0,
