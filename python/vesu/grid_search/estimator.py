@@ -33,7 +33,7 @@ Draw: TypeAlias = Callable[[int], tuple[ArrayLike, ArrayLike, ArrayLike | None]]
 class ElasticNetLogisticGrid(GridClassifier):
     """Elastic-net logistic regression for every candidate of meta_neurons x l1 x l2, advanced together.
 
-    A candidate minimises, over t = (w, alpha, beta) and a free intercept b,
+    A candidate minimises, over t = (w, alpha, beta) and a free intercept b, ::
 
         mean_i v_i c_i logloss(y_i, sigmoid(x_i.w + x_i^2.alpha + g_i.beta + b)) + l1 |t|_1 + (l2 / 2) |t|^2
 
@@ -49,7 +49,7 @@ class ElasticNetLogisticGrid(GridClassifier):
     max_iter : int
         Iterations of every candidate in each epoch; there is no early stop (R50) short of certified optima.
     learning_rate : float or "auto"
-        Step length. A number is taken as it is; "auto" is min(0.08, 1 / (lipschitz_ + max(l2))), for which the
+        Step length. A number is taken as it is; "auto" is ``min(0.08, 1 / (lipschitz_ + max(l2)))``, for which the
         objective never rises (up to a neuron's own bootstrap weights). See docs/search.md.
     seed : int
         Of bootstrap, initialisation and mutation, 0 <= seed < 2**64.
