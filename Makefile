@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill docs clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,10 @@ real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VE
 distill: $(VENV)/.built $(VENV)/.dev  ## Teachers and student on the research volumes; leaves build/distill/table.md; hours
 	$(BIN)/python benches/distill_real.py --out build/distill
 
+docs: $(VENV)/.built $(VENV)/.docs  ## Build the documentation's site into build/docs; a warning is an error
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
+	@echo build/docs/index.html
+
 format:  ## Rewrite the sources in the house style
 	cargo fmt
 	$(BIN)/ruff check --fix .
@@ -83,4 +87,8 @@ $(VENV)/.dev: $(VENV)/.pip pyproject.toml
 
 $(VENV)/.bench: $(VENV)/.dev pyproject.toml
 	$(BIN)/python -m pip install -q --group bench
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev pyproject.toml
+	$(BIN)/python -m pip install -q --group docs
 	@touch $@

@@ -1,8 +1,11 @@
 """The documentation's site: README and guides as they are, and the API from its docstrings (`make docs`)."""
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
+
+from sphinx.util import logging
 
 import vesu
 
@@ -45,7 +48,12 @@ html_theme_options = {"navigation_with_keys": True}
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and answers of an example are not copied
 
 # Where the files around docs/ live in the site, for the links of README, CONTRIBUTING and CHANGELOG.
-FROM_ROOT = {"docs/": "", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "examples/": "../examples/"}
+FROM_ROOT = {
+    "docs/": "",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "examples/": "../examples/",
+}
 
 
 def from_root(_app: Any, path: Path, _docname: str, content: list[str]) -> None:
@@ -56,6 +64,17 @@ def from_root(_app: Any, path: Path, _docname: str, content: list[str]) -> None:
         content[0] = re.sub(rf"(\]\(){re.escape(before)}", rf"\1{after}", content[0])
 
 
+def all_public_names(_app: Any, env: Any) -> None:
+    """Warn of every public name of a documented module that has no entry (a warning is an error in `make docs`)."""
+    python = env.get_domain("py")
+    for module in python.modules:
+        for name in getattr(importlib.import_module(module), "__all__", ()):
+            places = {f"{module}.{name}", f"vesu.{name}"}
+            if not places & (python.objects.keys() | {"vesu.__version__"}):
+                logging.getLogger(__name__).warning("%s.%s stands on no page of docs/api", module, name)
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("include-read", from_root)
+    app.connect("env-check-consistency", all_public_names)
