@@ -11,6 +11,7 @@ import vesu
 
 project = "vesu"
 author = "vesu's contributors"
+project_copyright = "vesu's contributors. MIT OR Apache-2.0"
 release = version = vesu.__version__
 
 extensions = [
