@@ -74,6 +74,8 @@ def test_what_the_core_reads_asks_nobody(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "1.tif").write_bytes(b"II*\0garbage")
     with pytest.raises(FormatError):
         vesu.read_volume(tmp_path / "1.tif")
+    os.mkfifo(tmp_path / "pipe.tif")
+    assert foreign.compression_of(tmp_path / "pipe.tif") is None  # and is not waited for
 
 
 def test_without_imagecodecs_tifffile_does_what_it_can(tmp_path: Path, without_imagecodecs: None) -> None:  # R03, R06

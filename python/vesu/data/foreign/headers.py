@@ -38,6 +38,8 @@ def compression_of(path: Path) -> str | None:
     True
     """
     try:
+        if not path.is_file():
+            return None  # a pipe would be waited for
         with path.open("rb") as file:
             head = file.read(16)
             order = {b"II": "<", b"MM": ">"}[head[:2]]
