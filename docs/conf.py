@@ -65,6 +65,16 @@ def from_root(_app: Any, path: Path, _docname: str, content: list[str]) -> None:
         content[0] = re.sub(rf"(\]\(){re.escape(before)}", rf"\1{after}", content[0])
 
 
+def folders_as_text(app: Any, docname: str, source: list[str]) -> None:
+    """A link to a folder, which GitHub shows and a site does not have, becomes plain text."""
+    page = Path(app.env.doc2path(docname)).parent
+
+    def plain(link: re.Match[str]) -> str:
+        return link[1] if (page / link[2]).is_dir() else link[0]
+
+    source[0] = re.sub(r"\[([^\]]+)\]\(([^):#]+)\)", plain, source[0])
+
+
 def all_public_names(_app: Any, env: Any) -> None:
     """Warn of every public name of a documented module that has no entry (a warning is an error in `make docs`)."""
     python = env.get_domain("py")
@@ -77,5 +87,6 @@ def all_public_names(_app: Any, env: Any) -> None:
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", folders_as_text)
     app.connect("include-read", from_root)
     app.connect("env-check-consistency", all_public_names)

@@ -15,6 +15,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 FIXED_MODULES = {
     "volume",
+    "offline",
     "ledger",
     "data",
     "distill",
