@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +13,10 @@ from typing import Any
 
 import pytest
 
+import vesu
+from vesu.errors import ArgumentError
 from vesu.offline import OfflineError, Resolution, require, resolve
+from vesu.offline import install as install_module
 from vesu.offline import resolver as module_under_test
 from vesu.offline.install import Outcome, run_python
 from wheel_factory import make_wheel, write_manifest
@@ -173,10 +177,34 @@ def test_a_target_that_cannot_be_written_gives_way_to_the_users_own(  # R06
     ]
 
 
+def test_a_full_disk_gives_way_to_another(  # R06
+    ask: Callable[..., Resolution],
+    house: Path,
+    no_pip: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    make_wheel(house, "vesu-probe")
+    write_manifest(house)
+    room = shutil.disk_usage(tmp_path)
+
+    def usage(folder: Path) -> Any:
+        return room._replace(free=10) if folder.is_relative_to(tmp_path / "target") else room
+
+    monkeypatch.setattr(install_module.shutil, "disk_usage", usage)
+    found = ask("vesu-probe")
+    assert found.folder is not None and found.folder.is_relative_to(tmp_path / "cache")
+    (refused,) = [fields for name, fields in found.decisions if name == "OFFLINE_TARGET_REFUSED"]
+    assert "has 10 bytes free" in refused["reason"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a folder that it cannot write to itself")
 def test_a_read_only_mount(tmp_path: Path) -> None:  # R06
     """A mount that is read-only for root too, as /kaggle/input is: in a namespace of its own."""
-    program = "from vesu.offline.install import refusal; import pathlib, sys; print(refusal(pathlib.Path(sys.argv[1])))"
+    program = (
+        "import pathlib, sys; from vesu.offline.install import refusal; from vesu.offline.stock import Plan;"
+        "print(refusal(pathlib.Path(sys.argv[1]), Plan(())))"
+    )
     mounted = f"mount -t tmpfs none {tmp_path} && mount -o remount,ro {tmp_path}"
     script = f'{mounted} && exec {sys.executable} -c "$0" {tmp_path}'
     answer = subprocess.run(["unshare", "-m", "sh", "-c", script, program], capture_output=True, text=True, check=False)
@@ -258,3 +286,24 @@ def test_without_a_manifest_a_wheel_describes_itself(  # R06
     sys.path.pop()
     refused = ask("vesu-probe", target=house.parent / "elsewhere")
     assert refused.status == "unavailable" and "not used" in refused.rejections[0].reason
+
+
+def test_without_pip_the_way_to_it_is_said(  # R06
+    ask: Callable[..., Resolution], house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vesu.offline import interpreter
+
+    make_wheel(house, "vesu-probe")
+    monkeypatch.setattr(interpreter, "_PACKAGING", ("no_pip_here",))
+    interpreter._packaging.cache_clear()
+    found = ask("vesu-probe")
+    monkeypatch.undo()
+    interpreter._packaging.cache_clear()
+    assert found.status == "unavailable" and "ensurepip" in str(found)
+
+
+def test_bad_arguments_and_the_variable_that_a_run_knows() -> None:  # R06
+    for name in ("", "a/b", "../a", 7, None):
+        with pytest.raises(ArgumentError, match="package: got"):
+            resolve(name)  # type: ignore[arg-type]
+    vesu.load_config(environment={"VESU_WHEELHOUSE": "wheels"})

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_the_manifest_says_what_the_wheels_say(tmp_path: Path, capsys: pytest.Ca
     ("how", "said"),
     [
         ({"file_tag": "cp311-abi3-manylinux_2_17_x86_64"}, "its name says the tags"),  # pip goes by the name
-        ({"metadata_name": "other"}, "its METADATA other"),
+        ({"metadata_name": "other"}, "it is other 1.0"),
     ],
 )
 def test_a_wheel_whose_name_lies_is_refused(tmp_path: Path, how: Any, said: str) -> None:  # R06
@@ -80,8 +81,12 @@ def test_what_is_no_whole_wheel_is_refused(tmp_path: Path) -> None:  # R06
     for path in (cut, empty):
         with pytest.raises(FormatError, match=f"{path.name}: not a whole wheel"):
             read_wheel(path)
+    (tmp_path / "no_wheel.whl").write_bytes(whole)
     with pytest.raises(FormatError, match=r"accepted: NAME-VERSION"):
         read_wheel(tmp_path / "no_wheel.whl")
+    os.mkfifo(tmp_path / "pipe-1.0-py3-none-any.whl")
+    with pytest.raises(FormatError, match="not a regular file"):
+        read_wheel(tmp_path / "pipe-1.0-py3-none-any.whl")
     with pytest.raises(FileError):
         read_wheel(tmp_path / "gone-1.0-py3-none-any.whl")
     (tmp_path / "none").mkdir()
@@ -116,6 +121,9 @@ BAD_FILES = ("../a.whl", "b/a.whl", "b\\a.whl", ".whl", "a.tar", "")
         ([{**GOOD, "size": True}], "size"),
         ([{**GOOD, "sha256": "0" * 63 + "G"}], "sha256"),
         ([{**GOOD, "tags": []}], "tags"),
+        ([{**GOOD, "name": "../../b"}], "its name says a 1"),
+        ([{**GOOD, "version": "1/../../2"}], "its name says a 1"),
+        ([{**GOOD, "tags": ["py2-none-any"]}], "its name says the tags"),
         ([GOOD, GOOD], "twice"),
         ([7], "an object"),
     ],

@@ -22,6 +22,7 @@ OTHER_VARIABLES = {
     "VESU_DATA_ROOT",
     "VESU_BENCH_FULL",
     "VESU_SESSION_START",
+    "VESU_WHEELHOUSE",
 }
 """Variables of vesu that are no configuration keys (docs/configuration.md)."""
 

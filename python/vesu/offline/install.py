@@ -22,6 +22,9 @@ __all__ = ["Import", "Outcome", "check_import", "install", "place_of", "refusal"
 _LAST = 2000
 """Characters of a process's errors that are kept."""
 
+_UNPACKED = 5
+"""A wheel's content takes at most about so many times its size, byte code included."""
+
 _IMPORT = """
 import importlib, json, sys
 module, probe, *folders = sys.argv[1:]
@@ -106,12 +109,9 @@ def install(plan: Plan, place: Path, limit_s: float = 180.0) -> Outcome:
     """
     temporary = Path(tempfile.mkdtemp(prefix=".installing-", dir=place.parent))
     try:
-        folders = {offer.path.parent for offer in plan.wheels}
         words = ["--no-index", "--no-deps", "--no-cache-dir", "--no-input", "--no-warn-script-location"]
-        for folder in sorted(folders):
-            words += ["--find-links", str(folder)]
-        wheels = [str(offer.path) for offer in plan.wheels]
         command = ["-m", "pip", "--isolated", "--disable-pip-version-check", "install", *words]
+        wheels = [str(offer.path) for offer in plan.wheels]
         outcome = run_python([*command, "--target", str(temporary), *wheels], limit_s)
         if outcome.ok:
             # A folder with files in it is never replaced by a rename: what another process installed stands.
@@ -134,9 +134,10 @@ def place_of(plan: Plan, target: Path) -> Path:
     return target / f"{sys.implementation.cache_tag}" / f"{wheel.name}-{wheel.version}-{digest}"
 
 
-def refusal(target: Path) -> str | None:
-    """Why nothing can be installed below a folder; it is made where it is not there yet. None if something can."""
+def refusal(target: Path, plan: Plan) -> str | None:
+    """Why a plan cannot be installed below a folder, which is made where it is not there yet; None if it can."""
     folder = target / f"{sys.implementation.cache_tag}"
+    needed = _UNPACKED * sum(offer.wheel.size for offer in plan.wheels if offer.wheel is not None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -144,6 +145,8 @@ def refusal(target: Path) -> str | None:
             probe.flush()
     except OSError as error:
         return f"cannot be written: {error.strerror or error}"
+    if (free := shutil.disk_usage(folder).free) < needed:
+        return f"has {free} bytes free; about {needed} are needed"
     return None
 
 

@@ -141,13 +141,16 @@ def _wheel(entry: Any, place: str) -> Wheel:
     def is_size(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
-    return Wheel(
+    wheel = Wheel(
         file=field("file", is_file, "the name of a .whl file without a folder"),
         name=field("name", is_text, "a text"),
         version=field("version", is_text, "a text"),
-        tags=tuple(field("tags", lambda value: is_list(value) and value, "a list of tags, not empty")),
+        tags=tuple(sorted(field("tags", lambda value: is_list(value) and value, "a list of tags, not empty"))),
         requires_python=field("requires_python", lambda value: value is None or is_text(value), "a text or null"),
         requires=tuple(field("requires", is_list, "a list of texts")),
         sha256=field("sha256", lambda value: is_text(value) and _SHA256.fullmatch(value), "64 hexadecimal digits"),
         size=field("size", is_size, "bytes"),
     )
+    if (problem := wheel.contradiction()) is not None:
+        raise FormatError(f"{place}: {problem}")
+    return wheel

@@ -3,6 +3,7 @@
 import html
 import importlib
 import importlib.util
+import re
 import shutil
 import sys
 import threading
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from vesu.errors import ArgumentError
 from vesu.offline.install import check_import, install, place_of, refusal, targets
 from vesu.offline.interpreter import Interpreter, OfflineError
 from vesu.offline.search import KAGGLE_ROOT, Limits, Searched, search, search_roots
@@ -26,6 +28,7 @@ INSTALL_S = 180.0
 IMPORT_S = 60.0
 
 _LISTED = 40
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 # Two threads that need one package must not install it twice.
 _LOCK = threading.RLock()
 
@@ -144,8 +147,8 @@ def resolve(
 
     Raises
     ------
-    OfflineError
-        Neither pip nor `packaging` is there to say what this interpreter takes.
+    ArgumentError
+        `package` is no package's name.
 
     Notes
     -----
@@ -160,6 +163,8 @@ def resolve(
     >>> resolve("numpy").status
     'present'
     """
+    if not isinstance(package, str) or not _NAME.fullmatch(package):
+        raise ArgumentError(f"package: got {package!r}; accepted: a package's name, such as 'imagecodecs'")
     given = None if wheelhouse is None else Path(wheelhouse)
     roots = search_roots(given, Path(kaggle_root))
     work = _Work(package, module or package.replace("-", "_"), probe, import_s, install_s, emit)
@@ -216,7 +221,7 @@ class _Work:
 
     def resolve(self, roots: list[tuple[Path, str]], limits: Limits | None, target: Path | None) -> Resolution:
         top = self.module.partition(".")[0]
-        if importlib.util.find_spec(top) is not None:
+        if _findable(top):
             there = check_import(self.module, self.probe, _path(), self.import_s)
             self._say("OFFLINE_PRESENT", module=self.module, version=there.version, problem=there.problem)
             if there.problem is None:
@@ -226,7 +231,10 @@ class _Work:
             self.searched.append(search(root, why, limits))
             self._say("OFFLINE_SEARCH", **self.searched[-1].fields())
         folders = list(dict.fromkeys(folder for each in self.searched for folder in each.wheelhouses))
-        stock = Stock(folders, Interpreter.current(), self.rejections)
+        try:
+            stock = Stock(folders, Interpreter.current(), self.rejections)
+        except OfflineError as error:
+            return self._result("unavailable", reason=f"cannot be imported, nor installed: {error}")
         for plan in stock.plans(self.package):
             self._tell_rejections()
             if (done := self._installed(plan, target)) is not None:
@@ -245,7 +253,7 @@ class _Work:
             verified=["sha256" if offer.listed else "no manifest" for offer in plan.wheels],
         )
         for folder in targets(target):
-            if (problem := refusal(folder)) is not None:
+            if (problem := refusal(folder, plan)) is not None:
                 self._say("OFFLINE_TARGET_REFUSED", folder=shown(folder), reason=problem)
                 continue
             place = place_of(plan, folder)
@@ -270,7 +278,11 @@ class _Work:
             shutil.rmtree(place, ignore_errors=True)
         outcome = install(plan, place, self.install_s)
         self._say(
-            "OFFLINE_INSTALL", folder=shown(place), ok=outcome.ok, seconds=outcome.seconds, message=outcome.text[-500:]
+            "OFFLINE_INSTALL",
+            folder=shown(place),
+            ok=outcome.ok,
+            seconds=outcome.seconds,
+            message=shown(outcome.text[-500:]),
         )
         if not outcome.ok:
             return f"pip failed: {outcome.text.splitlines()[-1] if outcome.text else 'without a word'}"
@@ -305,7 +317,7 @@ class _Work:
             self.emit(name, whole)
 
     def _result(self, status: Literal["present", "installed", "unavailable"], **fields: Any) -> Resolution:
-        self._say("OFFLINE_RESOLVED", status=status, **{k: str(v) for k, v in fields.items() if v is not None})
+        self._say("OFFLINE_RESOLVED", status=status, **{k: shown(v) for k, v in fields.items() if v is not None})
         return Resolution(
             self.package,
             self.module,
@@ -315,6 +327,13 @@ class _Work:
             decisions=tuple(self.decisions),
             **fields,
         )
+
+
+def _findable(module: str) -> bool:
+    try:
+        return module in sys.modules or importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _path() -> list[Path]:

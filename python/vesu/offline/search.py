@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vesu.offline.manifest import MANIFEST_NAME
 from vesu.offline.wheels import shown
 
 __all__ = ["KAGGLE_ROOT", "VARIABLE", "Limits", "Searched", "search", "search_roots"]
@@ -46,7 +45,7 @@ class Searched:
     why : str
         What named it: an argument, an environment variable, Kaggle's mounts.
     wheelhouses : tuple of Path
-        Folders with a wheel or a manifest in them, nearest first.
+        Folders with a wheel in them, nearest first.
     entries : int
         Directory entries that were looked at.
     cut : str or None
@@ -85,7 +84,7 @@ def search_roots(wheelhouse: Path | None = None, kaggle_root: Path = KAGGLE_ROOT
 
 
 def search(root: Path, why: str, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> Searched:
-    """Find the folders below a root (itself included) that hold a wheel or a manifest.
+    """Find the folders below a root (itself included) that hold a wheel.
 
     Parameters
     ----------
@@ -169,9 +168,11 @@ class _Walk:
                     break
                 if count % 256 == 0 and self.over():
                     break
-                if entry.name == MANIFEST_NAME or (entry.name.endswith(".whl") and entry.name[0] != "."):
+                if entry.name[0] == ".":
+                    continue
+                if entry.name.endswith(".whl"):
                     is_wheelhouse = True
-                elif entry.name[0] != "." and _is_folder(entry):
+                elif _is_folder(entry):
                     subfolders.append(folder / entry.name)
         return sorted(subfolders, key=lambda each: ("wheel" not in each.name.lower(), each.name)), is_wheelhouse
 

@@ -37,6 +37,8 @@ class Offer:
         """Why the file is not what its manifest lists, by its SHA-256; None if it is, or if no manifest lists it."""
         if self.wheel is None or not self.listed:
             return None
+        if not self.path.is_file():
+            return "not a regular file"  # a pipe would be waited for
         try:
             size, found = self.path.stat().st_size, file_sha256(self.path)
         except OSError as error:
@@ -58,7 +60,7 @@ class Rejection:
 
     def fields(self) -> dict[str, Any]:
         """As an event's fields."""
-        return {"wheel": shown(self.path), "reason": self.reason}
+        return {"wheel": shown(self.path), "reason": shown(self.reason)}
 
 
 @dataclass(frozen=True)

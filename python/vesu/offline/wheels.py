@@ -65,6 +65,18 @@ class Wheel:
             "size": self.size,
         }
 
+    def contradiction(self) -> str | None:
+        """Where the file's name, by which pip chooses, says something else than the rest; None if it does not."""
+        named = _FILE_NAME.fullmatch(self.file)
+        if named is None:
+            return f"got the name {self.file!r}; accepted: NAME-VERSION-PYTHON-ABI-PLATFORM.whl"
+        promised = (normalised(named["name"]), named["version"])
+        if promised != (normalised(self.name), self.version.replace("-", "_")):
+            return f"its name says {named['name']} {named['version']}, it is {self.name} {self.version}"
+        if list(self.tags) != filename_tags(self.file):
+            return f"its name says the tags {filename_tags(self.file)}, it has {list(self.tags)}"
+        return None
+
 
 def read_wheel(path: Path) -> Wheel:
     """Describe a wheel by its METADATA and WHEEL, its size and its hash.
@@ -95,9 +107,8 @@ def read_wheel(path: Path) -> Wheel:
     >>> read_wheel(Path("dist/vesu-0.1.0-cp311-abi3-linux_x86_64.whl")).name  # doctest: +SKIP
     'vesu'
     """
-    named = _FILE_NAME.fullmatch(path.name)
-    if named is None:
-        raise FormatError(f"{path}: got the name {path.name!r}; accepted: NAME-VERSION-PYTHON-ABI-PLATFORM.whl")
+    if path.exists() and not path.is_file():
+        raise FormatError(f"{path}: not a regular file")  # a pipe would be waited for
     try:
         metadata, wheel = _messages(path)
         digest, size = file_sha256(path), path.stat().st_size
@@ -106,23 +117,20 @@ def read_wheel(path: Path) -> Wheel:
     except _DAMAGE as error:
         raise FormatError(f"{path}: not a whole wheel: {error}") from error
     name, version = str(metadata["Name"]), str(metadata["Version"])
-    inside = (normalised(name), version.replace("-", "_"))
-    if inside != (normalised(named["name"]), named["version"]):
-        raise FormatError(f"{path}: its name says {named['name']} {named['version']}, its METADATA {name} {version}")
-    tags, promised = sorted(map(str, wheel.get_all("Tag", []))), filename_tags(path.name)
-    if tags != promised:
-        raise FormatError(f"{path}: its name says the tags {promised}, its WHEEL {tags}")
     requires_python = metadata["Requires-Python"]
-    return Wheel(
+    described = Wheel(
         file=path.name,
         name=name,
         version=version,
-        tags=tuple(tags),
+        tags=tuple(sorted(map(str, wheel.get_all("Tag", [])))),
         requires_python=None if requires_python is None else str(requires_python),
         requires=tuple(map(str, metadata.get_all("Requires-Dist", []))),
         sha256=digest,
         size=size,
     )
+    if (problem := described.contradiction()) is not None:
+        raise FormatError(f"{path}: {problem}")
+    return described
 
 
 def normalised(name: str) -> str:
@@ -150,9 +158,9 @@ def filename_tags(file: str) -> list[str]:
     return sorted(map("-".join, itertools.product(*(part.split(".") for part in named["tags"].split("-")))))
 
 
-def shown(path: Path) -> str:
-    """A path as text that every encoder takes: bytes that are no UTF-8 are shown as escapes."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+def shown(value: object) -> str:
+    """A path, or a text with one in it, as every encoder takes it: bytes that are no UTF-8 are shown as escapes."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def file_sha256(path: Path) -> str:
