@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts wheels wheels-twice clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts wheels wheels-twice docs clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,10 @@ wheels: $(VENV)/.built $(VENV)/.wheels  ## The offline wheelhouse: vesu's manyli
 wheels-twice: $(VENV)/.built $(VENV)/.wheels  ## The same, and vesu once more in another folder: fails unless the bytes are the same
 	$(BIN)/python wheels-offline/build.py --twice
 
+docs: $(VENV)/.built $(VENV)/.docs  ## Build the documentation's site into build/docs; a warning is an error
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
+	@echo build/docs/index.html
+
 format:  ## Rewrite the sources in the house style
 	cargo fmt
 	$(BIN)/ruff check --fix .
@@ -96,4 +100,8 @@ $(VENV)/.wheels: $(VENV)/.pip wheels-offline/tools.txt
 
 $(VENV)/.bench: $(VENV)/.dev pyproject.toml
 	$(BIN)/python -m pip install -q --group bench
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev pyproject.toml
+	$(BIN)/python -m pip install -q --group docs
 	@touch $@

@@ -85,13 +85,13 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: mean over voxels of their bin's |frequency - confidence|."""
+        """Expected calibration error: mean over voxels of their bin's ``|frequency - confidence|``."""
         gap = np.abs(self.frequency - self.confidence)
         return float(np.nansum(gap * self.count) / self.n) if self.n else float("nan")
 
     @property
     def max_error(self) -> float:
-        """Maximum calibration error: the largest |frequency - confidence| of a bin that is not empty."""
+        """Maximum calibration error: the largest ``|frequency - confidence|`` of a bin that is not empty."""
         gap = np.abs(self.frequency - self.confidence)
         return float(np.nanmax(gap)) if self.n else float("nan")
 
@@ -225,11 +225,13 @@ def reliability(probability: NDArray[np.float32], label: NDArray[np.uint8], n_bi
 
     Notes
     -----
-    R17. With B_k the voxels of bin k, N their number in all:
-    ECE = sum_k |B_k| / N * |mean of y over B_k - mean of p over B_k|, MCE the largest term without its weight (Naeini,
-    Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; Guo, Pleiss,
-    Sun and Weinberger, "On calibration of modern neural networks", ICML 2017: there for the predicted class, here for
-    class 1).
+    R17. With B_k the voxels of bin k, N their number in all, and MCE the largest term without its weight::
+
+        ECE = sum_k |B_k| / N * |mean of y over B_k - mean of p over B_k|
+
+    (Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; Guo,
+    Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017: there for the predicted class,
+    here for class 1).
 
     Examples
     --------

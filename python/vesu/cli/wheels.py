@@ -9,7 +9,7 @@ def add(commands: Commands) -> None:
     """Declare the commands."""
     wheels = group(commands, "wheels", "folders of wheels, to install without a network", "Work with a wheelhouse.")
     check = command(wheels, "check", _check, "say what of a wheelhouse would install on this interpreter, and why not")
-    check.add_argument("folder", type=Path, metavar="DIR", help="folder of *.whl with a MANIFEST.json")
+    check.add_argument("folder", type=Path, metavar="DIR", help="folder of wheels with a MANIFEST.json")
     check.add_argument(
         "--need",
         action="append",
@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
     )
 
     made = command(wheels, "manifest", _manifest, "write DIR/MANIFEST.json from the wheels in DIR")
-    made.add_argument("folder", type=Path, metavar="DIR", help="folder of *.whl")
+    made.add_argument("folder", type=Path, metavar="DIR", help="folder of wheels")
 
 
 def _check(arguments: Arguments) -> None:

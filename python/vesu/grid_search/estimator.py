@@ -33,7 +33,7 @@ Draw: TypeAlias = Callable[[int], tuple[ArrayLike, ArrayLike, ArrayLike | None]]
 class ElasticNetLogisticGrid(GridClassifier):
     """Elastic-net logistic regression for every candidate of meta_neurons x l1 x l2, advanced together.
 
-    A candidate minimises, over t = (w, alpha, beta) and a free intercept b,
+    A candidate minimises, over t = (w, alpha, beta) and a free intercept b, ::
 
         mean_i v_i c_i logloss(y_i, sigmoid(x_i.w + x_i^2.alpha + g_i.beta + b)) + l1 |t|_1 + (l2 / 2) |t|^2
 
@@ -49,8 +49,8 @@ class ElasticNetLogisticGrid(GridClassifier):
     max_iter : int
         Iterations of every candidate in each epoch; there is no early stop (R50) short of certified optima.
     learning_rate : float or "auto"
-        Step length. A number is taken as it is; "auto" is min(0.08, 1 / (lipschitz_ + max(l2))), for which the
-        objective never rises (up to a neuron's own bootstrap weights). See docs/search.md.
+        Step length. A number is taken as it is; "auto" is ``min(0.08, 1 / (lipschitz_ + max(l2)))``, for which the
+        objective never rises (up to a neuron's own bootstrap weights). See docs/grid_search.md.
     seed : int
         Of bootstrap, initialisation and mutation, 0 <= seed < 2**64.
     init_scale : float
@@ -67,7 +67,7 @@ class ElasticNetLogisticGrid(GridClassifier):
         Threads; the result is the same bit for bit on any number.
     solver : {"ista", "fista", "prox_newton"}
         "ista" is the faithful proximal gradient method, "fista" its accelerated form, "prox_newton" goes on to the
-        optimum of every candidate with a certificate. docs/search.md says when each is the right one.
+        optimum of every candidate with a certificate. docs/grid_search.md says when each is the right one.
     tol : float
         Relative duality gap at which "prox_newton" calls a candidate solved.
     device : {"cpu", "cuda", "auto", "torch"}
@@ -90,7 +90,7 @@ class ElasticNetLogisticGrid(GridClassifier):
         Relative duality gap on the training samples where the solver certifies it ("prox_newton"), else NaN; see
         :meth:`optimality_gap`.
     leaderboard_ : structured array, shape (C,)
-        Best first; fields as in docs/search.md.
+        Best first; fields as in docs/grid_search.md.
     best_index_ : int
         Candidate of rank 1.
     selection_data_ : "validation" or "train"

@@ -187,7 +187,7 @@ mod tests {
         worst
     }
 
-    /// The bounds of docs/search.md.
+    /// The bounds of docs/grid_search.md.
     fn assert_bounds(isa: Isa, [absolute, relative, softplus]: [f64; 3]) {
         assert!(absolute <= BOUND_SIGMOID, "{isa:?}: sigmoid {absolute:e}");
         assert!(relative <= BOUND_SIGMOID_RELATIVE, "{isa:?}: sigmoid, relative {relative:e}");
