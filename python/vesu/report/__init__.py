@@ -4,9 +4,10 @@ from pathlib import Path
 
 from vesu.data.storage import write_bytes_atomic
 from vesu.errors import ArgumentError
+from vesu.report import plots
 from vesu.report.extras import MissingExtraError
 
-__all__ = ["MissingExtraError", "write_report"]
+__all__ = ["MissingExtraError", "plots", "write_report"]
 
 
 def write_report(run_folder: str | Path, out: str | Path | None = None) -> Path:
