@@ -16,8 +16,8 @@ from vesu.grid_search import (
     IterationRecord,
     Samples,
     SearchState,
-    SharedSamples,
     Shards,
+    SharedSamples,
 )
 from vesu.grid_search.shared import Arrays, row_ranges
 

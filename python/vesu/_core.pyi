@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "FEATURE_MOMENT_CHUNK",
     "LedgerLog",
     "ProxSolver",
     "ScoreLabel",
@@ -29,6 +30,7 @@ __all__ = [
     "euler_number",
     "extract_features",
     "feature_families",
+    "feature_moment_sums",
     "feature_moments",
     "feature_plan",
     "fill_holes",
@@ -129,6 +131,12 @@ def extract_features(
 def gather_features(
     values: NDArray[np.float32], flat_index: NDArray[np.int64], n_threads: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+def feature_moment_sums(
+    x: NDArray[np.float32], centre: list[float] | None, n_threads: int | None = None
+) -> NDArray[np.float64]: ...
+
+FEATURE_MOMENT_CHUNK: int
+
 def feature_moments(
     x: NDArray[np.float32], n_threads: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...

@@ -1,5 +1,6 @@
 """The samples of a search, and the sums over all of them that a search asks for."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -130,7 +131,7 @@ def task_digests(held: Samples, first: int, n_samples: int, n_threads: int | Non
     bounds = [bound - first for bound in _core.prox_tasks(n_samples) if first <= bound <= end]
     return [
         "".join(_core.blake3_array(np.ascontiguousarray(array[start:stop]), n_threads) for array in arrays)
-        for start, stop in zip(bounds, bounds[1:], strict=False)
+        for start, stop in itertools.pairwise(bounds)
     ]
 
 

@@ -7,6 +7,7 @@ processes are those of a search in one process.
 """
 
 import functools
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -53,7 +54,7 @@ def row_ranges(n_samples: int, world: int) -> list[tuple[int, int]]:
     bounds = _core.prox_tasks(n_samples)
     n_tasks = len(bounds) - 1
     cuts = [bounds[-(-rank * n_tasks // world)] for rank in range(world + 1)]
-    return list(zip(cuts, cuts[1:], strict=False))
+    return list(itertools.pairwise(cuts))
 
 
 class Shards:
@@ -82,6 +83,7 @@ class Shards:
             self._solver = _core.ProxSolver(**fields)
             return {}
         if command == "hold":
+            self._held.pop(fields["name"], None)  # before the new one takes its room
             self._held[fields["name"]] = _Shard(**{name: value for name, value in fields.items() if name != "name"})
             return {}
         shard, threads = self._held[fields["name"]], fields.get("n_threads") or self._n_threads
