@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill ranks clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VE
 
 distill: $(VENV)/.built $(VENV)/.dev  ## Teachers and student on the research volumes; leaves build/distill/table.md; hours
 	$(BIN)/python benches/distill_real.py --out build/distill
+
+ranks: $(VENV)/.built $(VENV)/.dev  ## A search on one, two and three processes: seconds and bytes an iteration; fails where the bits differ
+	$(BIN)/python benches/ranks.py --ranks 1 2 3
 
 format:  ## Rewrite the sources in the house style
 	cargo fmt

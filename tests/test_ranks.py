@@ -1,6 +1,6 @@
 """A search whose samples several processes hold has the bits of one process; here they all live in this one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 import solver_cases
 from vesu import _core
 from vesu.errors import ArgumentError
+from vesu.features import select_features, select_features_of
 from vesu.grid_search import (
     ElasticNetLogisticGrid,
     EpochSettings,
@@ -191,3 +192,20 @@ def test_samples_that_cut_a_task_are_refused() -> None:
         _core.prox_tasks(0)
     with pytest.raises(ArgumentError, match="centre"):
         _core.prox_column_sums(x, [0.0], 0, 100)
+
+
+def test_channels_are_chosen_alike_from_volumes_one_by_one() -> None:  # R08
+    samples = case(20_000, 5)
+    x = samples.x
+    x[:, 4] = 2 * x[:, 3]
+    names = [f"f{i}" for i in range(5)]
+    whole = select_features(x, names, y=samples.y, top_k=3)
+
+    def parts() -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+        for start in range(0, 20_000, 3001):
+            yield x[start : start + 3001], samples.y[start : start + 3001]
+
+    assert select_features_of(parts, names, top_k=3) == whole
+    assert len(whole.dropped) == 2
+    with pytest.raises(ArgumentError, match="centre"):
+        _core.feature_moment_sums(x, [0.0])

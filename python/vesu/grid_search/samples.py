@@ -126,7 +126,8 @@ class Samples:
 
 def task_digests(held: Samples, first: int, n_samples: int, n_threads: int | None) -> list[str]:
     """BLAKE3 of each task's samples; those held are the ones from ``first`` on of ``n_samples``."""
-    arrays: list[NDArray[Any]] = [held.x, held.y] + ([] if held.gradient is None else [held.gradient])
+    arrays: list[NDArray[Any]] = [held.x, held.y]
+    arrays += [] if held.gradient is None else [held.gradient]
     end = first + held.n_samples
     bounds = [bound - first for bound in _core.prox_tasks(n_samples) if first <= bound <= end]
     return [

@@ -6,7 +6,6 @@ them in the same order. It alone has the search's state, so that checkpoints, ev
 processes are those of a search in one process.
 """
 
-import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -160,10 +159,19 @@ class _Shard:
     ) -> Arrays:
         if self.is_empty:
             return _no_sums(0)
-        rows, standard = self.rows, (arrays["mean"].tolist(), arrays["scale"].tolist())
-        judged = (arrays["params"], list(thresholds), simd)
-        where = (self.first, self.n_samples, threads)
-        loss, reached = _core.prox_evaluation_sums(rows.x, rows.y, rows.gradient, *standard, *judged, *where)
+        loss, reached = _core.prox_evaluation_sums(
+            self.rows.x,
+            self.rows.y,
+            self.rows.gradient,
+            arrays["mean"].tolist(),
+            arrays["scale"].tolist(),
+            arrays["params"],
+            list(thresholds),
+            simd,
+            self.first,
+            self.n_samples,
+            threads,
+        )
         return {"sums": loss, "reached": reached}
 
     def digest(self, threads: int) -> Arrays:
@@ -211,7 +219,8 @@ class SharedSamples:
         ArgumentError
             NaN or infinities, rows of another kind, or more rows than were announced.
         """
-        given = {"x": x, "y": y} | ({} if gradient is None else {"gradient": gradient})
+        given: dict[str, NDArray[Any]] = {"x": x, "y": y}
+        given |= {} if gradient is None else {"gradient": gradient}
         start, end = self._filled, self._filled + len(y)
         if end > self.n_samples or x.shape != (len(y), self.n_features) or (gradient is not None) != self.has_gradient:
             got = f"rows {start} to {end} of shape {x.shape}"
@@ -297,5 +306,7 @@ class SharedSamples:
     def _total(parts: Iterable[Arrays]) -> Doubles:
         """Add up the tasks of all processes in their order, which is that of one process."""
         tasks = (task for part in parts for task in part["sums"])
-        first = next(tasks).copy()
-        return functools.reduce(lambda total, task: np.add(total, task, out=total), tasks, first)
+        total: Doubles = next(tasks).copy()
+        for task in tasks:
+            total += task
+        return total

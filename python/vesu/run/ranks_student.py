@@ -3,6 +3,7 @@
 Volumes and the teachers' answers are not sent: they lie in the cache, which all processes must see.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve_run", "train_together"]
 
-COMMAND = "student"
+PREPARE, TRAIN = "student_volumes", "student_training"
 
 
 @contextmanager
@@ -85,7 +86,9 @@ def train_together(
         **{name: [entry(*each) for each in listed] for name, listed in volumes.items()},
     }
     parts = {name: np.frombuffer(content, np.uint8) for name, content in (resume or {}).items()}
-    with session.ranks.together(COMMAND, fields, parts) as answers:
+    for rank in range(1, session.ranks.world):  # what cannot begin says so here, and leaves nobody waiting
+        session.ranks.ask(PREPARE, fields, parts, only=rank)
+    with session.ranks.together(TRAIN, {}, {}) as answers:
         try:
             yield session.stops.poll_deferred
             return
@@ -103,37 +106,51 @@ def serve_run(ranks: Ranks, config: RunConfig, cache: Path) -> None:
     RankFailed
         It died.
     """
-    ranks.serve({COMMAND: partial(_train, config, cache)})
+    trainee = _Trainee(config, cache)
+    ranks.serve({PREPARE: trainee.prepare, TRAIN: trainee.train})
 
 
-def _train(
-    config: RunConfig, cache_folder: Path, fields: Mapping[str, Any], arrays: Mapping[str, NDArray[np.uint8]]
-) -> None:
-    """This process' passes of a training."""
-    from vesu.distill.training import train_student_distilled
+class _Trainee:
+    """A process that takes its passes of a training."""
 
-    _check_same(config, fields["config"])
-    n_threads = fields["config"]["n_threads"]
-    cache = ArrayCache(cache_folder, max_bytes=int(config.cache_gib * 2**30), n_threads=n_threads)
-    resume = {name: arrays[name].tobytes() for name in fields["resume"]}
+    def __init__(self, config: RunConfig, cache: Path) -> None:
+        self._config, self._cache = config, cache
+        self._begin: Callable[[], object] | None = None
 
-    def volumes(name: str) -> list[TrainingVolume]:
-        return [_volume(entry, fields["teachers"], cache, n_threads) for entry in fields[name]]
+    def prepare(self, fields: Mapping[str, Any], arrays: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Have everything at hand that the first process named."""
+        from vesu.distill.training import train_student_distilled
 
-    train_student_distilled(
-        volumes("train"),
-        volumes("validation"),
-        config.student,
-        seed=config.seed,
-        device=_own_device(fields["device"]),
-        emit=lambda name, fields: None,
-        resume=resume or None,
-        n_threads=n_threads,
-    )
+        config = self._config
+        _check_same(config, fields["config"])
+        n_threads = fields["config"]["n_threads"]
+        cache = ArrayCache(self._cache, max_bytes=int(config.cache_gib * 2**30), n_threads=n_threads)
+        volumes = {
+            name: [_volume(entry, fields["teachers"], cache, n_threads) for entry in fields[name]]
+            for name in ("train", "validation")
+        }
+        resume = {name: arrays[name].tobytes() for name in fields["resume"]}
+        self._begin = partial(
+            train_student_distilled,
+            volumes["train"],
+            volumes["validation"],
+            config.student,
+            seed=config.seed,
+            device=_own_device(fields["device"]),
+            emit=lambda name, fields: None,
+            resume=resume or None,
+            n_threads=n_threads,
+        )
+
+    def train(self, *_: object) -> None:
+        """Train with the others."""
+        assert self._begin is not None
+        begin, self._begin = self._begin, None
+        begin()
 
 
 def _check_same(config: RunConfig, first: Mapping[str, Any]) -> None:
-    own = config.to_json()
+    own = json.loads(json.dumps(config.to_json()))  # as it comes over the link: lists, no tuples
     differing = sorted(name for name in first if name != "n_threads" and own.get(name) != first[name])
     if differing:
         raise ArgumentError(f"config: got other settings than the first process' ({', '.join(differing)})")
