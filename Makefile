@@ -57,7 +57,8 @@ real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VE
 distill: $(VENV)/.built $(VENV)/.dev  ## Teachers and student on the research volumes; leaves build/distill/table.md; hours
 	$(BIN)/python benches/distill_real.py --out build/distill
 
-ranks: $(VENV)/.built $(VENV)/.dev  ## A search on one, two and three processes: seconds and bytes an iteration; fails where the bits differ
+ranks: $(VENV)/.built $(VENV)/.dev  ## Runs and searches in one, two and three processes: the same bits, or it fails; prints seconds and bytes an iteration
+	$(BIN)/python tests/ranks_run.py
 	$(BIN)/python benches/ranks.py --ranks 1 2 3
 
 format:  ## Rewrite the sources in the house style

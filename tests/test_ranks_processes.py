@@ -9,14 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import rank_process
 import vesu
-from vesu.errors import ArgumentError
+from vesu.errors import ArgumentError, DataError
 from vesu.ledger import iter_events
 from vesu.run.pipeline import RunResult
 from vesu.run.ranks import TIMEOUT_VARIABLE, joined, require_divisible
+from vesu.run.ranks_student import _Trainee
 
 pytest.importorskip("torch", reason="processes meet by torch")
 
@@ -105,3 +107,22 @@ def test_what_processes_cannot_share_is_refused_first(monkeypatch: pytest.Monkey
         joined(vesu.RunConfig()),
     ):
         pass
+
+
+def test_a_process_that_cannot_train_says_so_before_anyone_waits(tmp_path: Path) -> None:
+    config, trainee = vesu.RunConfig(), _Trainee(vesu.RunConfig(), tmp_path / "cache")
+    fields = {"config": json.loads(json.dumps(config.to_json())), "teachers": ["a"], "resume": [], "device": "cpu"}
+    other = json.loads(json.dumps(vesu.load_config(overrides=["seed=5"], environment={}).to_json()))
+    with pytest.raises(ArgumentError, match=r"config: got other settings than the first process' \(seed\)"):
+        trainee.prepare(fields | {"config": other}, {})
+    volume = tmp_path / "7.tif"
+    vesu.write_volume(volume, np.zeros((4, 4, 4), np.uint8))
+    entry = {
+        "volume_id": "7",
+        "image": str(volume),
+        "label": str(volume),
+        "ids": ["a" * 64, "b" * 64],
+        "soft": "c" * 64,
+    }
+    with pytest.raises(DataError, match=r"7: the teachers' answer is not in .*cache: all processes must see one cache"):
+        trainee.prepare(fields | {"train": [entry], "validation": []}, {})

@@ -119,8 +119,6 @@ class _Trainee:
 
     def prepare(self, fields: Mapping[str, Any], arrays: Mapping[str, NDArray[np.uint8]]) -> None:
         """Have everything at hand that the first process named."""
-        from vesu.distill.training import train_student_distilled
-
         config = self._config
         _check_same(config, fields["config"])
         n_threads = fields["config"]["n_threads"]
@@ -130,6 +128,8 @@ class _Trainee:
             for name in ("train", "validation")
         }
         resume = {name: arrays[name].tobytes() for name in fields["resume"]}
+        from vesu.distill.training import train_student_distilled  # needs torch: after all that may be refused
+
         self._begin = partial(
             train_student_distilled,
             volumes["train"],
