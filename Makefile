@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts wheels wheels-twice docs clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts wheels wheels-twice docs ranks clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,10 @@ wheels-twice: $(VENV)/.built $(VENV)/.wheels  ## The same, and vesu once more in
 docs: $(VENV)/.built $(VENV)/.docs  ## Build the documentation's site into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
 	@echo build/docs/index.html
+
+ranks: $(VENV)/.built $(VENV)/.dev  ## Runs and searches in one, two and three processes: the same bits, or it fails; prints seconds and bytes an iteration
+	$(BIN)/python tests/ranks_run.py
+	$(BIN)/python benches/ranks.py --ranks 1 2 3
 
 format:  ## Rewrite the sources in the house style
 	cargo fmt

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "FEATURE_MOMENT_CHUNK",
     "LedgerLog",
     "ProxSolver",
     "ScoreLabel",
@@ -29,6 +30,7 @@ __all__ = [
     "euler_number",
     "extract_features",
     "feature_families",
+    "feature_moment_sums",
     "feature_moments",
     "feature_plan",
     "fill_holes",
@@ -51,11 +53,17 @@ __all__ = [
     "patch_sheets",
     "plug_holes",
     "probability_histogram",
+    "prox_column_sums",
+    "prox_cross_entropy_of",
     "prox_evaluate",
+    "prox_evaluation_sums",
     "prox_lipschitz",
+    "prox_lipschitz_of",
+    "prox_moment_sums",
     "prox_predict",
     "prox_predict_volume",
     "prox_standardise",
+    "prox_tasks",
     "remove_dust",
     "score_area_table",
     "score_surface",
@@ -123,6 +131,12 @@ def extract_features(
 def gather_features(
     values: NDArray[np.float32], flat_index: NDArray[np.int64], n_threads: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+def feature_moment_sums(
+    x: NDArray[np.float32], centre: list[float] | None, n_threads: int | None = None
+) -> NDArray[np.float64]: ...
+
+FEATURE_MOMENT_CHUNK: int
+
 def feature_moments(
     x: NDArray[np.float32], n_threads: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
@@ -152,6 +166,36 @@ def prox_evaluate(
     simd: str | None = None,
     n_threads: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]: ...
+def prox_tasks(n_samples: int) -> list[int]: ...
+def prox_column_sums(
+    x: NDArray[np.float32], centre: list[float] | None, first: int, n_samples: int, n_threads: int | None = None
+) -> NDArray[np.float64]: ...
+def prox_moment_sums(
+    x: NDArray[np.float32],
+    y: NDArray[np.uint8],
+    gradient: NDArray[np.float32] | None,
+    mean: list[float],
+    scale: list[float],
+    class_weight: tuple[float, float],
+    first: int,
+    n_samples: int,
+    n_threads: int | None = None,
+) -> NDArray[np.float64]: ...
+def prox_lipschitz_of(moment: list[float], n_samples: int) -> float: ...
+def prox_evaluation_sums(
+    x: NDArray[np.float32],
+    y: NDArray[np.uint8],
+    gradient: NDArray[np.float32] | None,
+    mean: list[float],
+    scale: list[float],
+    params: NDArray[np.float64],
+    thresholds: list[float],
+    simd: str | None,
+    first: int,
+    n_samples: int,
+    n_threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.uint64]]: ...
+def prox_cross_entropy_of(loss: list[float], n_samples: int) -> NDArray[np.float64]: ...
 def prox_predict(
     x: NDArray[np.float32],
     gradient: NDArray[np.float32] | None,
@@ -196,6 +240,20 @@ class ProxSolver:
         y: NDArray[np.uint8],
         gradient: NDArray[np.float32] | None = None,
         n_threads: int | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]: ...
+    def gradient_points(self) -> NDArray[np.float64]: ...
+    def partial_sums(
+        self,
+        points: NDArray[np.float64],
+        x: NDArray[np.float32],
+        y: NDArray[np.uint8],
+        gradient: NDArray[np.float32] | None,
+        first: int,
+        n_samples: int,
+        n_threads: int | None = None,
+    ) -> NDArray[np.float64]: ...
+    def advance(
+        self, sums: NDArray[np.float64], n_samples: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]: ...
     def certify(
         self,

@@ -4,9 +4,9 @@
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,8 @@ FAMILIES: tuple[str, ...] = tuple(_core.feature_families())
 """Names of all channel families, in channel order; each gives one channel a scale."""
 
 DEFAULT_MAX_BYTES = 16 << 30
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -291,17 +293,89 @@ def select_features(
     names = _strings("names", names)
     if not isinstance(x, np.ndarray) or x.ndim != 2 or x.shape[1] != len(names):
         raise _argument("x", _describe(x), f"a 2-D array of {len(names)} columns, one a name")
+    table = x if y is None else np.column_stack([x, _target(y, len(x))])
+    _, covariance = _core.feature_moments(table, n_threads)
+    return _selection(covariance, names, y is not None, min_variance, max_correlation, top_k)
+
+
+def select_features_of(
+    parts: Callable[[], Iterable[tuple[NDArray[np.float32], ArrayLike]]],
+    names: Sequence[str],
+    *,
+    min_variance: float = 1e-8,
+    max_correlation: float = 0.97,
+    top_k: int | None = None,
+    n_threads: int | None = None,
+) -> FeatureSelection:
+    """:func:`select_features` of rows that come in parts and are never held together; the outcome is the same.
+
+    Parameters
+    ----------
+    parts : callable
+        Gives the parts ``(x, y)`` in their order; it is called twice.
+    names, min_variance, max_correlation, top_k, n_threads
+        As in :func:`select_features`.
+
+    Returns
+    -------
+    FeatureSelection
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    >>> select_features_of(lambda: [(x[:30], x[:30, 0] > 0), (x[30:], x[30:, 0] > 0)], ["a", "b"]).names
+    ('a', 'b')
+    """
+    names = _strings("names", names)
+
+    def total(centre: list[float] | None) -> tuple[NDArray[np.float64], int]:
+        shape = (len(names) + 1,) * (1 if centre is None else 2)
+        sums, rest, n_rows = np.zeros(shape), np.empty((0, len(names) + 1), np.float32), 0
+        for last, (x, y) in _marked(parts()):
+            table = np.concatenate([rest, np.column_stack([x, _target(y, len(x))])])
+            whole = len(table) if last else len(table) - len(table) % _core.FEATURE_MOMENT_CHUNK
+            n_rows += whole
+            rest = table[whole:]
+            for chunk in _core.feature_moment_sums(table[:whole], centre, n_threads) if whole else ():
+                sums += chunk
+        return sums, n_rows
+
+    sums, n_rows = total(None)
+    products, _ = total((sums / n_rows).tolist())
+    upper = products / n_rows
+    covariance = np.triu(upper) + np.triu(upper, 1).T
+    return _selection(covariance, names, True, min_variance, max_correlation, top_k)
+
+
+def _marked(parts: Iterable[T]) -> Iterator[tuple[bool, T]]:
+    """Each part, and before it whether it is the last."""
+    held: list[T] = []
+    for part in parts:
+        if held:
+            yield False, held.pop()
+        held.append(part)
+    if held:
+        yield True, held.pop()
+
+
+def _selection(
+    covariance: NDArray[np.float64],
+    names: Sequence[str],
+    has_target: bool,
+    min_variance: float,
+    max_correlation: float,
+    top_k: int | None,
+) -> FeatureSelection:
+    """Of the columns of these names, from their covariance, with that of a target behind them."""
     _check_number("min_variance", min_variance, 0.0, np.inf)
     _check_number("max_correlation", max_correlation, np.nextafter(0, 1), 1.0)
     limit = len(names) if top_k is None else _integer("top_k", top_k, 1, 2**31)
-
-    table = x if y is None else np.column_stack([x, _target(y, len(x))])
-    _, covariance = _core.feature_moments(table, n_threads)
     variances = np.diag(covariance)[: len(names)]
     informative = [i for i, variance in enumerate(variances) if variance > 0 and variance >= min_variance]
     correlation = _correlation(covariance)
-    merit = variances if y is None else np.abs(correlation[: len(names), -1])
-    criterion = "variance" if y is None else "correlation with y"
+    merit = np.abs(correlation[: len(names), -1]) if has_target else variances
+    criterion = "correlation with y" if has_target else "variance"
 
     reasons = {i: f"variance {variances[i]:.4g} below {min_variance:g}" for i in range(len(names))}
     kept: list[int] = []
@@ -393,4 +467,5 @@ __all__ = [
     "extract_features",
     "gather",
     "select_features",
+    "select_features_of",
 ]

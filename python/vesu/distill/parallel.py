@@ -86,7 +86,8 @@ class Ranks:
         rows[self.rank :: self.world] = own
         if self.world > 1:
             total = torch.from_numpy(rows).to(self.device)
-            distributed.all_reduce(total)  # of integers, each from one rank only: no order matters
+            with _answered():
+                distributed.all_reduce(total)  # of integers, each from one rank only: no order matters
             rows = total.cpu().numpy()
         return rows
 
@@ -119,13 +120,25 @@ class Ranks:
         if self.world == 1:
             return (own,)
         parts = [torch.empty_like(own) for _ in range(self.world)]
-        distributed.all_gather(parts, own)
+        with _answered():
+            distributed.all_gather(parts, own)
         return parts
 
     def _largest(self, flag: bool) -> int:
         answer = torch.tensor([int(flag)], device=self.device)
-        distributed.all_reduce(answer, op=distributed.ReduceOp.MAX)
+        with _answered():
+            distributed.all_reduce(answer, op=distributed.ReduceOp.MAX)
         return int(answer.item())
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """A process that died or hangs is told of by this room's error."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise AnotherRankStopped(f"training: another process is gone or does not answer ({said[0]})") from error
 
 
 @contextmanager

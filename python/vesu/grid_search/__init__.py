@@ -2,21 +2,28 @@
 
 from vesu.grid_search.epochs import EpochSettings
 from vesu.grid_search.estimator import ElasticNetLogisticGrid
-from vesu.grid_search.interim import interim_model
+from vesu.grid_search.interim import interim_model, interim_model_of
 from vesu.grid_search.model import ProxFitModel, ensemble_order
+from vesu.grid_search.samples import AnySamples, Samples
 from vesu.grid_search.search import IterationRecord
 from vesu.grid_search.selection import SelectionWeights
+from vesu.grid_search.shared import Shards, SharedSamples
 from vesu.grid_search.solver import choose_device
 from vesu.grid_search.state import SearchState
 
 __all__ = [
+    "AnySamples",
     "ElasticNetLogisticGrid",
     "EpochSettings",
     "IterationRecord",
     "ProxFitModel",
+    "Samples",
     "SearchState",
     "SelectionWeights",
+    "Shards",
+    "SharedSamples",
     "choose_device",
     "ensemble_order",
     "interim_model",
+    "interim_model_of",
 ]

@@ -8,7 +8,6 @@ import operator
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vesu.data.machine import available_memory_bytes
 from vesu.errors import ArgumentError, MemoryLimitError
+from vesu.grid_search.samples import Samples
 
 __all__ = [
     "Samples",
@@ -29,19 +29,6 @@ __all__ = [
     "samples_of",
     "validation_samples",
 ]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Checked arrays of one data set: x and gradient float32 (n, F), y uint8 (n,) of 0 and 1."""
-
-    x: NDArray[np.float32]
-    y: NDArray[np.uint8]
-    gradient: NDArray[np.float32] | None
-
-    def class_sizes(self) -> tuple[int, int]:
-        positives = int(np.count_nonzero(self.y))
-        return len(self.y) - positives, positives
 
 
 class ArgumentTypeError(ArgumentError, TypeError):

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vesu.errors import ArgumentError
-from vesu.grid_search.checks import Samples, integer, number
+from vesu.grid_search.checks import integer, number
 from vesu.grid_search.evolution import Memory, adapt_learning_rates, judge_mutations, mutate, prune_winner
+from vesu.grid_search.samples import AnySamples
 from vesu.grid_search.search import IterationRecord, OnIteration, Search
 from vesu.grid_search.selection import SelectionWeights
 from vesu.grid_search.solver import OnEvent
@@ -91,16 +92,16 @@ class EpochLoop:
 
     search: Search
     settings: EpochSettings
-    samples_of: Callable[[int], Samples]
+    samples_of: Callable[[int], AnySamples]
     """The training samples of an epoch."""
-    validation: Samples | None
+    validation: AnySamples | None
     """Without, an epoch is judged on its own training samples."""
     weights: SelectionWeights
     max_iter: int
     on_iteration: OnIteration | None = None
     on_event: OnEvent | None = None
 
-    def run(self) -> tuple[NDArray[Any], Samples]:
+    def run(self) -> tuple[NDArray[Any], AnySamples]:
         """The last epoch's leaderboard, and its training samples."""
         self.memory = Memory.of(self.search)
         samples = self.samples_of(self.search.epoch)
@@ -117,9 +118,9 @@ class EpochLoop:
         self._emit("EPOCHS_DONE", {"epochs": self.search.epoch + 1, "reason": reason})
         return table, samples
 
-    def _epoch(self, samples: Samples) -> NDArray[Any]:
+    def _epoch(self, samples: AnySamples) -> NDArray[Any]:
         search = self.search
-        common = {"epoch": search.epoch, "samples": len(samples.y)}
+        common = {"epoch": search.epoch, "samples": samples.n_samples}
         self._emit(
             "EPOCH_START",
             common
@@ -180,7 +181,7 @@ class EpochLoop:
     def _remember(self) -> None:
         self.search.memory = dict(vars(self.memory))
 
-    def _ranker(self, samples: Samples) -> Callable[[NDArray[np.float64] | None], NDArray[Any]]:
+    def _ranker(self, samples: AnySamples) -> Callable[[NDArray[np.float64] | None], NDArray[Any]]:
         judged = samples if self.validation is None else self.validation
         return lambda params: self.search.rank(judged, self.weights, params)
 

@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from vesu.errors import ArgumentError
 from vesu.grid_search.checks import (
-    Samples,
     class_weights,
     classes_of,
     integer,
@@ -19,7 +18,8 @@ from vesu.grid_search.checks import (
 from vesu.grid_search.classifier import GridClassifier
 from vesu.grid_search.epochs import EpochLoop, EpochSettings
 from vesu.grid_search.problem import parameters_of, pose
-from vesu.grid_search.search import OnIteration, Search, check_same, digest
+from vesu.grid_search.samples import AnySamples, Samples
+from vesu.grid_search.search import OnIteration, Search, check_same
 from vesu.grid_search.selection import SelectionWeights
 from vesu.grid_search.solver import OnEvent, choose_device
 from vesu.grid_search.state import SearchState
@@ -316,14 +316,12 @@ class ElasticNetLogisticGrid(GridClassifier):
         ArgumentError, MemoryLimitError
             As :meth:`fit`.
         """
-        settings = EpochSettings() if settings is None else settings
         first = 0 if state is None else _checked(state).epoch
         X, y, gradient = draw(first)
         labels = labels_of("y", y)
         classes = classes_of("y", labels)
         train = samples_of(NAMES, X, labels, gradient, classes)
         validation = validation_samples(train, classes, X_val, y_val, gradient_val)
-        search = self._begin(train, classes, state, on_event)
 
         def drawn(epoch: int) -> Samples:
             if epoch == first:
@@ -331,11 +329,43 @@ class ElasticNetLogisticGrid(GridClassifier):
             X, y, gradient = draw(epoch)
             return samples_of(NAMES, X, labels_of("y", y), gradient, classes)
 
-        loop = EpochLoop(
-            search, settings, drawn, validation, self._selection(), self._max_iter(), on_iteration, on_event
-        )
-        table, last = loop.run()
-        return self._publish(search, last, validation, classes, names=X, table=table)
+        return self._fit_epochs(drawn, settings, validation, classes, X, on_iteration, on_event, state)
+
+    def fit_samples(
+        self,
+        draw: Callable[[int], AnySamples],
+        settings: EpochSettings | None = None,
+        *,
+        validation: AnySamples | None = None,
+        on_iteration: OnIteration | None = None,
+        on_event: OnEvent | None = None,
+        state: SearchState | None = None,
+    ) -> Self:
+        """:meth:`fit_epochs` on samples that are checked already, of classes 0 and 1; several processes may hold them.
+
+        Parameters
+        ----------
+        draw : callable
+            ``draw(epoch)`` gives the samples of an epoch: :class:`~vesu.grid_search.samples.Samples`, or
+            :class:`~vesu.grid_search.shared.SharedSamples`, with which the result has the same bits.
+        settings, on_iteration, on_event, state
+            As in :meth:`fit_epochs`.
+        validation : samples, optional
+            As ``draw`` gives them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ArgumentError, MemoryLimitError
+            As :meth:`fit`; a solver or device that cannot use shared samples.
+        """
+        if state is not None:
+            _checked(state)
+        classes = np.array([0, 1], np.uint8)
+        return self._fit_epochs(draw, settings, validation, classes, None, on_iteration, on_event, state)
 
     def optimality_gap(self, X: ArrayLike, y: ArrayLike, gradient: ArrayLike | None = None) -> NDArray[np.float64]:
         """How far each candidate is from its optimum on these samples: duality gap over objective, whatever the solver.
@@ -357,8 +387,43 @@ class ElasticNetLogisticGrid(GridClassifier):
 
     # ---- inside
 
+    def _fit_epochs(
+        self,
+        draw: Callable[[int], AnySamples],
+        settings: EpochSettings | None,
+        validation: AnySamples | None,
+        classes: NDArray[Any],
+        names: ArrayLike | None,
+        on_iteration: OnIteration | None,
+        on_event: OnEvent | None,
+        state: SearchState | None,
+    ) -> Self:
+        train = draw(0 if state is None else state.epoch)
+        for name, samples in (("y", train), ("y_val", validation)):
+            if samples is not None and 0 in samples.class_sizes():
+                raise ArgumentError(f"{name}: got class sizes {samples.class_sizes()}; accepted: samples of both")
+        search = self._begin(train, classes, state, on_event)
+        drawn = {search.epoch: train}  # the loop takes it out: only it may hold the samples of an epoch
+        del train
+        loop = EpochLoop(
+            search,
+            EpochSettings() if settings is None else settings,
+            lambda epoch: drawn.pop(epoch) if epoch in drawn else draw(epoch),
+            validation,
+            self._selection(),
+            self._max_iter(),
+            on_iteration,
+            on_event,
+        )
+        table, last = loop.run()
+        return self._publish(search, last, validation, classes, names=names, table=table)
+
     def _begin(
-        self, train: Samples, classes: NDArray[Any], state: SearchState | None = None, on_event: OnEvent | None = None
+        self,
+        train: AnySamples,
+        classes: NDArray[Any],
+        state: SearchState | None = None,
+        on_event: OnEvent | None = None,
     ) -> Search:
         """A search at its start, or where the state stands; whatever does not fit is refused before any work."""
         self._selection()
@@ -367,21 +432,21 @@ class ElasticNetLogisticGrid(GridClassifier):
         class_weight = class_weights(self.class_weight, classes, train.class_sizes())
         if state is None:
             return Search.start(pose(fixed, train, class_weight, device, self.n_threads), self.n_threads)
-        fixed |= {"device": device, "uses_gradient": train.gradient is not None}
+        fixed |= {"device": device, "uses_gradient": train.has_gradient}
         if self.class_weight != "balanced":  # whose figures are the first epoch's
             fixed["class_weight"] = class_weight
-        check_same(_checked(state), fixed, train.x.shape[1])
+        check_same(_checked(state), fixed, train.n_features)
         if state.iteration > self._max_iter():
             raise ArgumentError(f"state.iteration: got {state.iteration}; accepted: at most max_iter, {self.max_iter}")
-        if state.samples != digest(train, self.n_threads):
+        if state.samples != train.digest(self.n_threads):
             raise ArgumentError("state.samples: got a state of other samples; accepted: those that it was taken on")
         return Search.resume(state, self.n_threads)
 
     def _publish(
         self,
         search: Search,
-        train: Samples,
-        validation: Samples | None,
+        train: AnySamples,
+        validation: AnySamples | None,
         classes: NDArray[Any],
         *,
         names: ArrayLike | None,

@@ -7,11 +7,12 @@ from numpy.typing import ArrayLike
 
 from vesu.grid_search.checks import labels_of, samples_of
 from vesu.grid_search.model import ProxFitModel, ensemble
+from vesu.grid_search.samples import AnySamples
 from vesu.grid_search.search import Search
 from vesu.grid_search.selection import SelectionWeights
 from vesu.grid_search.state import SearchState
 
-__all__ = ["interim_model"]
+__all__ = ["interim_model", "interim_model_of"]
 
 
 def interim_model(
@@ -57,9 +58,24 @@ def interim_model(
     >>> len(interim_model(kept[0], X, y, None, top_k=3, feature_names=("a", "b")).candidates)
     3
     """
-    search = Search.resume(state, n_threads)
     names = ("X_val", "y_val", "gradient_val")
     samples = samples_of(names, X_val, labels_of("y_val", y_val), gradient_val, np.array([0, 1]))
-    table = search.rank(samples, selection or SelectionWeights())
+    return interim_model_of(
+        state, samples, top_k=top_k, feature_names=feature_names, selection=selection, n_threads=n_threads
+    )
+
+
+def interim_model_of(
+    state: SearchState,
+    validation: AnySamples,
+    *,
+    top_k: int,
+    feature_names: Sequence[str],
+    selection: SelectionWeights | None = None,
+    n_threads: int | None = None,
+) -> ProxFitModel:
+    """:func:`interim_model` from samples that are checked already; several processes may hold them."""
+    search = Search.resume(state, n_threads)
+    table = search.rank(validation, selection or SelectionWeights())
     alive = int((~table["diverged"]).sum())
     return ensemble(search, table, min(top_k, alive), tuple(feature_names))

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from vesu import _core
 from vesu.errors import ArgumentError
-from vesu.grid_search.checks import Samples, integer, number, penalties_of
+from vesu.grid_search.checks import integer, number, penalties_of
+from vesu.grid_search.samples import AnySamples
 from vesu.grid_search.solver import Method, Place, Solver, make_solver
 
 __all__ = ["MAX_CANDIDATES", "Problem", "candidate_table", "parameters_of", "pose"]
@@ -60,6 +61,10 @@ class Problem:
         ArgumentError, MemoryLimitError
             A parameter out of range; a grid whose working memory is beyond the limit, refused before allocating.
         """
+        return make_solver(self.device, self.solver_arguments(n_neurons))
+
+    def solver_arguments(self, n_neurons: int) -> dict[str, Any]:
+        """Everything that makes :meth:`solver`, as plain values: another process can make the same one."""
         arguments = {
             "mean": self.mean.tolist(),
             "scale": self.scale.tolist(),
@@ -72,8 +77,9 @@ class Problem:
             "init_scale": self.init_scale,
             "bootstrap": self.bootstrap,
             "class_weight": self.class_weight,
+            "method": self.method,
         }
-        return make_solver(self.device, self.simd, self.method, self.tol, arguments)
+        return arguments | ({"simd": self.simd, "tol": self.tol} if self.device == "cpu" else {})
 
     def step_bound(self, candidates: NDArray[Any]) -> NDArray[np.float64]:
         """1 / (L + l2) of each candidate: no longer a step is known never to raise the objective."""
@@ -133,7 +139,7 @@ def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def pose(
     fixed: Mapping[str, Any],
-    train: Samples,
+    train: AnySamples,
     class_weight: tuple[float, float],
     device: Place,
     n_threads: int | None,
@@ -148,17 +154,15 @@ def pose(
         A grid whose working memory is beyond the limit; refused before allocating.
     """
     candidate_table(fixed["meta_neurons"], fixed["l1"], fixed["l2"])
-    mean, scale = _core.prox_standardise(train.x, n_threads)
+    mean, scale = train.standardise(n_threads)
     # This also refuses a gradient that is not finite, so that the steps need not look again.
-    lipschitz = _core.prox_lipschitz(
-        train.x, train.y, train.gradient, mean.tolist(), scale.tolist(), class_weight, n_threads
-    )
+    lipschitz = train.lipschitz(mean, scale, class_weight, n_threads)
     safe = min(DEFAULT_LEARNING_RATE, 1.0 / (lipschitz + max(fixed["l2"])))
     rate = fixed.get("learning_rate", safe)
     return Problem(
         **{name: value for name, value in fixed.items() if name != "learning_rate"},
         device=device,
-        uses_gradient=train.gradient is not None,
+        uses_gradient=train.has_gradient,
         class_weight=class_weight,
         learning_rate=rate,
         lipschitz=lipschitz,

@@ -8,15 +8,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu import _core
 from vesu.errors import ArgumentError
-from vesu.grid_search.checks import Samples
 from vesu.grid_search.problem import Problem
+from vesu.grid_search.samples import AnySamples
 from vesu.grid_search.selection import SelectionWeights, leaderboard
 from vesu.grid_search.solver import Solver, SolverState
 from vesu.grid_search.state import SearchState
 
-__all__ = ["IterationRecord", "OnIteration", "Search", "check_same", "digest"]
+__all__ = ["IterationRecord", "OnIteration", "Search", "check_same"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +117,14 @@ class Search:
             self.problem, self.n_neurons, self.epoch, self.iteration, samples_id, state, dict(self.memory)
         )
 
-    def advance(self, samples: Samples, max_iter: int, on_iteration: OnIteration | None) -> None:
+    def advance(self, samples: AnySamples, max_iter: int, on_iteration: OnIteration | None) -> None:
         """The epoch's iterations that are still to do; all of them, unless every candidate's optimum is certified."""
         solver = self.solver()
-        samples_id = functools.cache(lambda: digest(samples, self.n_threads))
+        samples_id = functools.cache(lambda: samples.digest(self.n_threads))
+        step = samples.stepper(self.problem, self.n_neurons, solver, self.n_threads)
         last = len(self.candidates) - 1
         while self.iteration < max_iter and not _solved(solver):
-            stats = solver.step(samples.x, samples.y, samples.gradient, self.n_threads)
+            stats = step()
             self.iteration += 1
             if on_iteration is not None:
                 record = IterationRecord(
@@ -158,7 +158,7 @@ class Search:
         self.epoch, self.iteration = self.epoch + 1, 0
 
     def rank(
-        self, samples: Samples, weights: SelectionWeights, params: NDArray[np.float64] | None = None
+        self, samples: AnySamples, weights: SelectionWeights, params: NDArray[np.float64] | None = None
     ) -> NDArray[Any]:
         """The leaderboard of all candidates on these samples, of other ``params`` where given (R13)."""
         params = self.params if params is None else params
@@ -168,17 +168,8 @@ class Search:
                 f"learning_rate: got {rate}, with which every candidate diverged "
                 f"(lipschitz_ = {self.problem.lipschitz:.4g}); accepted: a smaller number, or 'auto'"
             )
-        cross_entropy, reached = _core.prox_evaluate(
-            samples.x,
-            samples.y,
-            samples.gradient,
-            self.problem.mean.tolist(),
-            self.problem.scale.tolist(),
-            params,
-            weights.thresholds().tolist(),
-            self.problem.simd,
-            self.n_threads,
-        )
+        thresholds = weights.thresholds().tolist()
+        cross_entropy, reached = samples.evaluate(self.problem, params, thresholds, self.n_threads)
         coef = params[:, :-1]
         return leaderboard(
             self.candidates,
@@ -191,9 +182,9 @@ class Search:
             weights,
         )
 
-    def relative_gap(self, samples: Samples) -> NDArray[np.float64]:
+    def relative_gap(self, samples: AnySamples) -> NDArray[np.float64]:
         """Duality gap over objective of each candidate on these samples; 0 only at the optimum."""
-        objective, gap = self.solver().certify(samples.x, samples.y, samples.gradient, self.n_threads)
+        objective, gap = samples.certify(self.solver(), self.n_threads)
         return np.divide(gap, objective, out=np.zeros_like(gap), where=gap > 0)
 
 
@@ -215,10 +206,3 @@ def check_same(state: SearchState, asked: Mapping[str, Any], n_features: int) ->
     for name, wanted in {**asked, "n_features": n_features}.items():
         if found[name] != wanted:
             raise ArgumentError(f"state.{name}: got {found[name]!r}; accepted: {wanted!r}, as in this search")
-
-
-def digest(samples: Samples, n_threads: int | None) -> str:
-    """BLAKE3 of the samples: what tells whether a state goes on with its own."""
-    arrays: list[NDArray[Any]] = [samples.x, samples.y]
-    arrays += [] if samples.gradient is None else [samples.gradient]
-    return _core.blake3_bytes("".join(_core.blake3_array(array, n_threads) for array in arrays).encode())

@@ -76,8 +76,8 @@ def choose_device(device: object, method: str = "ista", on_event: OnEvent | None
     return "cpu"
 
 
-def make_solver(device: Place, simd: str, method: Method, tol: float, arguments: Mapping[str, Any]) -> Solver:
-    """A solver on a device that :func:`choose_device` gave; ``arguments`` are those that all solvers share.
+def make_solver(device: Place, arguments: Mapping[str, Any]) -> Solver:
+    """A solver on a device that :func:`choose_device` gave.
 
     Raises
     ------
@@ -85,8 +85,8 @@ def make_solver(device: Place, simd: str, method: Method, tol: float, arguments:
         A method that the device does not have; whatever else the solver refuses.
     """
     if device == "cpu":
-        return _core.ProxSolver(**arguments, simd=simd, method=method, tol=tol)
-    solver: Solver = _torch_solver()(**arguments, method=method, device="cuda" if device == "cuda" else "cpu")
+        return _core.ProxSolver(**arguments)
+    solver: Solver = _torch_solver()(**arguments, device="cuda" if device == "cuda" else "cpu")
     return solver
 
 

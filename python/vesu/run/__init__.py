@@ -3,6 +3,7 @@
 ``vesu.run`` is the function below; its neighbours are reached by ``from vesu.run.pipeline import ...``.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -70,22 +71,31 @@ def run(
         A student was due (``config.student``), and was not distilled: no usable teacher, no torch, or a log that does
         not prove it. The zip in reserve stays valid, ``summary.json`` says ``NO_GO_SUBMISSION``.
     KeyboardInterrupt, SystemExit
-        SIGINT or SIGTERM came; a checkpoint was written before.
+        SIGINT or SIGTERM came; a checkpoint was written before. Under ``torchrun`` every process but the first leaves
+        by ``SystemExit(0)`` when the run is over.
     VesuError
         Anything else that went wrong, with the file or argument named; ``failure.json`` is left in ``out``.
 
     Notes
     -----
-    The result does not depend on the number of threads, nor on what is in the cache, nor on how many sessions it took
+    The result does not depend on the number of threads, nor on the number of processes that ``torchrun`` started to
+    share the search (docs/ranks.md), nor on what is in the cache, nor on how many sessions it took
     (R09, R33-R38, R50-R54). The session's time limit is ``config.time``; docs/long-runs.md tells the whole story.
     """
     from vesu.config import RunConfig
     from vesu.run.pipeline import execute
+    from vesu.run.ranks import joined
 
-    where, merged = (None if path is None else Path(path) for path in (cache, masks))
-    return execute(
-        data, Path(out), config or RunConfig(), display, where, resume, restart, retrain_changed, phase, merged
-    )
+    settings, (where, merged) = config or RunConfig(), (None if path is None else Path(path) for path in (cache, masks))
+    with joined(settings) as ranks:
+        if ranks is not None and not ranks.is_first:
+            from vesu.run.ranks_student import serve_run
+
+            serve_run(ranks, settings, where or Path(out, "cache"))
+            raise SystemExit(0)  # the run is the first process'
+        how = (display, where, resume, restart, retrain_changed, phase, merged, ranks)
+        with nullcontext() if ranks is None else ranks.leading():
+            return execute(data, Path(out), settings, *how)
 
 
 def resume(

@@ -24,6 +24,7 @@ from vesu.run.history import events_named
 from vesu.run.model import STUDENT_FOLDER
 from vesu.run.outputs import write_student_views
 from vesu.run.plan import CALIBRATION_VOLUMES, Split
+from vesu.run.ranks_student import train_together
 from vesu.run.session import Session
 from vesu.run.state import STUDENT_PARTS, Distillation
 from vesu.run.teaching import DistillationPlan, hard_fail
@@ -196,8 +197,20 @@ class _Work:
         validation = [self.volume(pair, soft) for pair in self.held_out]
         for volume in train:
             account.covered(volume.image.shape, volume.soft)
-        with self.use.phase("student_training", self.device):
-            student = self.train_student(train, validation)
+        together = train_together(
+            self.session,
+            {
+                "train": list(zip(self.train, train, strict=True)),
+                "validation": list(zip(self.held_out, validation, strict=True)),
+            },
+            self.ids,
+            self.plan.teachers,
+            self.cache,
+            str(self.device),
+            self.earlier(),
+        )
+        with self.use.phase("student_training", self.device), together as poll:
+            student = self.train_student(train, validation, poll)
         with self.use.phase("student_measuring", self.device):
             report = self.measured(student, validation, account)
         proof = prove(session, self.plan)
@@ -224,10 +237,20 @@ class _Work:
             poll=session.stops.poll,
         )
 
-    def train_student(self, train: Sequence[TrainingVolume], validation: Sequence[TrainingVolume]) -> "TrainedStudent":
+    def earlier(self) -> dict[str, bytes] | None:
+        """The training's parts as an earlier session left them."""
+        state = self.session.state.distillation
+        return dict(state.training) if state is not None and state.training else None
+
+    def train_student(
+        self,
+        train: Sequence[TrainingVolume],
+        validation: Sequence[TrainingVolume],
+        poll: Callable[[], object],
+    ) -> "TrainedStudent":
         from vesu.distill.training import train_student_distilled
 
-        session, state = self.session, self.session.state.distillation
+        session = self.session
         return train_student_distilled(
             train,
             validation,
@@ -236,9 +259,9 @@ class _Work:
             device=str(self.device),
             emit=self.emit,
             save=self.save,
-            resume=dict(state.training) if state is not None and state.training else None,
+            resume=self.earlier(),
             on_step=self.training.at,
-            poll=session.stops.poll,
+            poll=poll,
             n_threads=session.config.n_threads,
             save_due=self.save_due,
             guard=session.stops.deferred,

@@ -87,6 +87,14 @@ class Stops:
             self._note("DEADLINE")
         self._raise_pending()
 
+    def poll_deferred(self) -> None:
+        """As :meth:`poll`, inside :meth:`deferred` too: for work that knows where it may be cut."""
+        deferring, self._deferring = self._deferring, 0
+        try:
+            self.poll()
+        finally:
+            self._deferring = deferring
+
     def rearm(self) -> None:
         """The state is saved: from here on the next request is raised again, and so is the next deadline.
 

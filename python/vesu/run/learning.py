@@ -11,11 +11,20 @@ from vesu.data.discover import Pair
 from vesu.data.storage import write_json_atomic
 from vesu.errors import ArgumentError
 from vesu.features import FeatureSpec
-from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord, SearchState, choose_device
+from vesu.grid_search import (
+    AnySamples,
+    ElasticNetLogisticGrid,
+    IterationRecord,
+    SearchState,
+    SharedSamples,
+    choose_device,
+)
+from vesu.grid_search.solver import OnEvent, Place
 from vesu.run import compatibility, stages
 from vesu.run.coverage import TrainCoverage
 from vesu.run.outputs import finite
 from vesu.run.plan import Split, candidates_by_epoch, epoch_settings
+from vesu.run.ranks_rows import shared_epoch, shared_training_set
 from vesu.run.session import Session
 
 __all__ = ["Prepared", "fit", "identify", "load", "prepare", "search_entry"]
@@ -67,10 +76,14 @@ class Draws:
     ids: Mapping[str, stages.SourceIds]
     coverage: TrainCoverage
 
-    def rows(self, pair: Pair, epoch: int, n_epochs: int) -> stages.Rows:
-        rows = stages.sampled_rows(
+    def again(self, pair: Pair, epoch: int, n_epochs: int) -> stages.Rows:
+        """What :meth:`rows` gave before, without a word."""
+        return stages.sampled_rows(
             pair, self.ids[pair.volume_id], self.spec, self.session.config, self.cache, epoch=epoch, n_epochs=n_epochs
         )
+
+    def rows(self, pair: Pair, epoch: int, n_epochs: int) -> stages.Rows:
+        rows = self.again(pair, epoch, n_epochs)
         self.session.log.emit(
             "VOXELS_SAMPLED",
             volume_id=pair.volume_id,
@@ -84,6 +97,8 @@ class Draws:
 
 
 def _train_data(session: Session, draws: Draws, split: Split, pairs: Sequence[Pair]) -> stages.TrainingSet:
+    if session.ranks is not None:
+        return shared_training_set(session, session.ranks, draws, split, pairs)
     training = {pair.volume_id for pair in split.train}
     limit = epoch_settings(session.config.search).limit
     with session.phase("features", len(pairs)) as phase:
@@ -112,7 +127,7 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
     def emit(name: str, fields: Mapping[str, Any]) -> None:
         session.log.emit(name, **fields)
 
-    device = choose_device(search.device, search.solver, emit)
+    device = _device(session, emit)
     session.agree("training", compatibility.training_fields(data.channels, device))
     start = _resumable(session, session.state.search)
     assert session.progress is not None
@@ -122,10 +137,12 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
     )
     with session.timed("fit", steps, device) as phase:
 
-        def draw(epoch: int) -> stages.Rows:
+        def draw(epoch: int) -> AnySamples:
             if epoch == 0:
                 return data.train
             with heartbeat.around("voxels of the epoch"):
+                if session.ranks is not None:
+                    return shared_epoch(session.ranks, draws, prepared.split, epoch, len(by_epoch), data.channels)
                 parts = [draws.rows(pair, epoch, len(by_epoch)) for pair in prepared.split.train]
             return stages.epoch_rows(parts, data.channels)
 
@@ -144,9 +161,24 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
         grid = stages.fit_grid(data, session.config, device, draw, on_iteration, on_event, start)
         rows = [dict(zip(grid.leaderboard_.dtype.names or (), row, strict=True)) for row in grid.leaderboard_.tolist()]
         session.state.best = finite(rows[0])
+        if isinstance(data.train, SharedSamples):
+            data.train.drop()
     write_json_atomic(session.folder / "leaderboard.json", [finite(row) for row in rows])
     session.log.emit("SEARCH_DONE", best=finite(rows[0]), **search_entry(session, data, grid))
     return grid
+
+
+def _device(session: Session, emit: OnEvent) -> Place:
+    """Where the search runs: several processes share it on their CPUs."""
+    search = session.config.search
+    if session.ranks is None:
+        return choose_device(search.device, search.solver, emit)
+    if search.device == "auto":
+        emit(
+            "GPU_FALLBACK_DETECTED",
+            {"asked": "auto", "used": "cpu", "reason": f"{session.ranks.world} processes share the search"},
+        )
+    return "cpu"
 
 
 def _cursor(start: SearchState | None, by_epoch: Sequence[int]) -> dict[str, int] | None:
@@ -183,7 +215,8 @@ def search_entry(session: Session, data: stages.TrainingSet, grid: ElasticNetLog
         "max_iter": session.config.search.max_iter,
         "epochs": grid.n_epochs_,
         "solver": session.config.search.solver,
-        "samples": len(data.train.y),
+        "samples": data.train.n_samples,
+        "processes": 1 if session.ranks is None else session.ranks.world,
         "features": len(data.channels),
         "seconds": session.state.seconds.get("fit"),
         "diverged": int(grid.diverged_.sum()),

@@ -41,6 +41,7 @@ from vesu.run.plan import (
 from vesu.run.postmortem import write_postmortem
 from vesu.run.profile import read_profile, write_profile
 from vesu.run.progress import PHASES, Progress
+from vesu.run.ranks import Ranks, require_divisible
 from vesu.run.result import RunResult
 from vesu.run.safe_submission import SafeSubmission
 from vesu.run.session import Session
@@ -73,8 +74,9 @@ def execute(
     retrain_changed: bool = False,
     phase: PhaseChoice = "all",
     masks: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> RunResult:
-    """:func:`vesu.run` after its defaults are filled in."""
+    """:func:`vesu.run` after its defaults are filled in, in the first of the processes that share it."""
     # What can be refused is refused before an earlier run's outputs are replaced.
     if display not in get_args(DisplayKind):
         raise ArgumentError(f"display: got {display!r}; accepted: one of {get_args(DisplayKind)}")
@@ -93,6 +95,8 @@ def execute(
     previous = None if resume is not None else read_profile(out)  # before it is replaced
     with opened(out, config, resume=resume, restart=restart, retrain_changed=retrain_changed) as session:
         session.seconds["discovery"] = discovery_s
+        if ranks is not None:
+            session.ranks, ranks.guard = ranks, session.stops.deferred
         session.announce = (lambda text: None) if display == "none" else print
         try:
             with session.stops.deferred():  # a session that begins after its deadline is ended like any other
@@ -206,6 +210,8 @@ class _Run:
             config=config,
             machine=self.machine,
         )
+        if session.ranks is not None:
+            session.log.emit("RANKS_JOINED", processes=session.ranks.world)
         if self.previous is not None:
             session.log.emit("PREVIOUS_RUN_PROFILE", profile=self.previous)
         session.agree("config", compatibility.config_fields(session.config, student=self.teaching.due))
@@ -389,6 +395,8 @@ class _Run:
         if not teaching.due:
             session.log.emit("STUDENT_SKIPPED", reason=teaching.reason)
             return
+        if session.ranks is not None:
+            require_divisible(session.ranks.world, session.config)
         session.log.emit("TEACHERS_FOUND", **teaching.fields(session.config.teachers.nominal))
         needed_gib = soft_label_bytes(self.inventory, session.config, len(teaching.teachers)) / 2**30
         if needed_gib > session.config.cache_gib:

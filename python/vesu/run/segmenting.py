@@ -12,7 +12,7 @@ from vesu.data.discover import Inventory, Pair, TestVolume
 from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
 from vesu.data.volumes import read_volume, write_volume
 from vesu.features import FeatureSpec
-from vesu.grid_search import ElasticNetLogisticGrid, interim_model
+from vesu.grid_search import ElasticNetLogisticGrid, interim_model_of
 from vesu.run import baseline, stages
 from vesu.run.distilled import Distilled
 from vesu.run.events import EventLog
@@ -174,11 +174,9 @@ def segment_provisionally(
     if state is None:
         return
     make_folder(session.folder / ORIGINS["provisional"])
-    prox = interim_model(
+    prox = interim_model_of(
         state,
-        data.validation.x,
-        data.validation.y,
-        data.validation.g,
+        data.validation,
         top_k=session.config.search.ensemble_size,
         feature_names=data.names,
         n_threads=session.config.n_threads,

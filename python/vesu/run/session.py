@@ -18,6 +18,7 @@ from vesu.run.events import EventLog
 from vesu.run.governor import Governor
 from vesu.run.interrupts import Stops
 from vesu.run.progress import PhaseProgress, Progress
+from vesu.run.ranks import Ranks
 from vesu.run.state import RunState
 
 __all__ = ["Session"]
@@ -48,6 +49,8 @@ class Session:
     seconds: dict[str, float] = field(default_factory=dict)
     """Of the phases of this session."""
     progress: Progress | None = None
+    ranks: Ranks | None = None
+    """The processes that share the search and the student, where torchrun started several."""
     kept: bool = True
     """Whether the newest checkpoint was written; a disk may refuse it."""
 

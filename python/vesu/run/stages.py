@@ -18,7 +18,7 @@ from vesu.data.sampling import sample_voxels
 from vesu.data.volumes import read_volume
 from vesu.errors import DataError
 from vesu.features import FeatureSpec, extract_features, gather, select_features
-from vesu.grid_search import ElasticNetLogisticGrid, IterationRecord, SearchState
+from vesu.grid_search import AnySamples, ElasticNetLogisticGrid, IterationRecord, Samples, SearchState
 from vesu.reliability import measure_calibration
 from vesu.run.model import SurfaceModel, VolumePrediction
 from vesu.run.plan import DRAWS_PER_PASS, epoch_settings
@@ -35,6 +35,7 @@ __all__ = [
     "epoch_rows",
     "fit_grid",
     "fitted_ladder",
+    "keep",
     "load",
     "rows_key",
     "sampled_rows",
@@ -64,10 +65,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Rows of all volumes, kept channels only."""
+    """Samples of all volumes, kept channels only; several processes may hold them."""
 
-    train: Rows
-    validation: Rows
+    train: AnySamples
+    validation: AnySamples
     channels: tuple[int, ...]
     names: tuple[str, ...]
     dropped: tuple[tuple[str, str], ...]
@@ -173,24 +174,24 @@ def training_set(
     )
     channels = selection.indices
     return TrainingSet(
-        train=_keep(joined, channels),
-        validation=_keep(_join(validation), channels),
+        train=keep(joined, channels),
+        validation=keep(_join(validation), channels),
         channels=channels,
         names=selection.names,
         dropped=selection.dropped,
     )
 
 
-def epoch_rows(parts: Sequence[Rows], channels: tuple[int, ...]) -> Rows:
-    """The training rows of a later epoch: the first one's channels of a fresh draw (R14)."""
-    return _keep(_join(parts), channels)
+def epoch_rows(parts: Sequence[Rows], channels: tuple[int, ...]) -> Samples:
+    """The training samples of a later epoch: the first one's channels of a fresh draw (R14)."""
+    return keep(_join(parts), channels)
 
 
 def fit_grid(
     data: TrainingSet,
     config: RunConfig,
     device: Literal["cpu", "cuda", "torch"],
-    draw: Callable[[int], Rows],
+    draw: Callable[[int], AnySamples],
     on_iteration: Callable[[IterationRecord], None],
     on_event: Callable[[str, Mapping[str, Any]], None],
     state: SearchState | None = None,
@@ -211,17 +212,10 @@ def fit_grid(
         device=device,
         simd=state.problem.simd if state is not None and device == "cpu" else None,
     )
-
-    def samples(epoch: int) -> tuple[Array, Array, Array]:
-        rows = draw(epoch)
-        return rows.x, rows.y, rows.g
-
-    return grid.fit_epochs(
-        samples,
+    return grid.fit_samples(
+        draw,
         epoch_settings(search),
-        X_val=data.validation.x,
-        y_val=data.validation.y,
-        gradient_val=data.validation.g,
+        validation=data.validation,
         on_iteration=on_iteration,
         on_event=on_event,
         state=state,
@@ -313,7 +307,8 @@ def _competition_score(n_threads: int | None) -> Callable[[Array, Array], float]
 
 def training_prior(data: TrainingSet, config: RunConfig) -> float:
     """The share of surface that the search was fitted under: of its weighted samples."""
-    return 0.5 if config.search.class_weight == "balanced" else float(data.train.y.mean())
+    negative, positive = data.train.class_sizes()
+    return 0.5 if config.search.class_weight == "balanced" else positive / (negative + positive)
 
 
 def _join(parts: Sequence[Rows]) -> Rows:
@@ -324,6 +319,7 @@ def _join(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def _keep(rows: Rows, channels: tuple[int, ...]) -> Rows:
+def keep(rows: Rows, channels: tuple[int, ...]) -> Samples:
+    """The chosen channels of some rows, as the search takes them."""
     chosen = list(channels)
-    return Rows(np.ascontiguousarray(rows.x[:, chosen]), np.ascontiguousarray(rows.g[:, chosen]), rows.y)
+    return Samples(np.ascontiguousarray(rows.x[:, chosen]), rows.y, np.ascontiguousarray(rows.g[:, chosen]))

@@ -109,11 +109,37 @@ fn feature_moments<'py>(
     Ok((to_numpy(py, found.mean, &[n_columns])?, to_numpy(py, found.covariance, &[n_columns, n_columns])?))
 }
 
+/// (n_chunks, column) sums of each 8192 rows of `x` (row, column), or (n_chunks, column, column) upper triangles of the
+/// products of their deviations from `centre`: added up in order, over `x` in pieces of whole chunks, what
+/// [`feature_moments`] adds up.
+#[pyfunction]
+#[pyo3(signature = (x, centre, n_threads = None))]
+fn feature_moment_sums<'py>(
+    py: Python<'py>,
+    x: &Bound<'py, PyAny>,
+    centre: Option<Vec<f64>>,
+    n_threads: Option<i64>,
+) -> PyResult<Bound<'py, PyArrayDyn<f64>>> {
+    let x = array::<f32>("x", x, 2)?;
+    let n_columns = x.shape()[1];
+    if let Some(centre) = &centre
+        && centre.len() != n_columns
+    {
+        return Err(argument_error(py, "centre", format!("{} values", centre.len()), &format!("{n_columns}")));
+    }
+    let rows = x.as_slice();
+    let sums = enter(py, n_threads, |cancel| features::moment_sums(rows, n_columns, centre.as_deref(), cancel))?;
+    let n_axes = if centre.is_some() { 3 } else { 2 };
+    to_numpy(py, sums.concat(), &[sums.len(), n_columns, n_columns][..n_axes])
+}
+
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(feature_families, m)?)?;
     m.add_function(wrap_pyfunction!(feature_plan, m)?)?;
     m.add_function(wrap_pyfunction!(extract_features, m)?)?;
     m.add_function(wrap_pyfunction!(gather_features, m)?)?;
     m.add_function(wrap_pyfunction!(feature_moments, m)?)?;
+    m.add_function(wrap_pyfunction!(feature_moment_sums, m)?)?;
+    m.add("FEATURE_MOMENT_CHUNK", features::MOMENT_CHUNK)?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The prox-fit search: a resumable solver, scores for selection, ensemble prediction.
 
+mod partial;
 mod solver;
 
 use numpy::{PyArray1, PyArray3, PyArrayDyn, PyArrayMethods};
@@ -214,6 +215,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(prox_evaluate, m)?)?;
     m.add_function(wrap_pyfunction!(prox_predict, m)?)?;
     m.add_function(wrap_pyfunction!(prox_predict_volume, m)?)?;
+    partial::register(m)?;
     m.add_class::<solver::ProxSolver>()?;
     Ok(())
 }

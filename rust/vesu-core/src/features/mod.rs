@@ -19,7 +19,7 @@ mod stencil;
 mod tensor;
 
 pub use gather::gather;
-pub use moments::{Moments, moments};
+pub use moments::{CHUNK as MOMENT_CHUNK, Moments, moment_sums, moments};
 pub use slab::extract;
 pub(crate) use slab::filter_yx;
 pub use spec::{Family, Spec};

@@ -6,7 +6,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
 /// Rows a task takes; partial sums are folded in the order of the rows.
-const CHUNK: usize = 8192;
+pub const CHUNK: usize = 8192;
 
 /// Population moments in double precision; `covariance` is (column, column), both halves filled.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,20 +17,10 @@ pub struct Moments {
 
 /// Moments of `x` (row, column). Two passes, so that a large mean costs no precision; NaN and infinity are refused.
 pub fn moments(x: &[f32], n_columns: usize, cancel: &Cancel) -> Result<Moments> {
-    check_finite(x, n_columns)?;
     let n_rows = (x.len() / n_columns) as f64;
-    let sums = fold(x, n_columns, cancel, n_columns, |sums, row| {
-        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
-    })?;
+    let sums = fold(moment_sums(x, n_columns, None, cancel)?, n_columns);
     let mean: Vec<f64> = sums.into_iter().map(|sum| sum / n_rows).collect();
-    let mut covariance = fold(x, n_columns, cancel, n_columns * n_columns, |products, row| {
-        for (i, products) in products.chunks_exact_mut(n_columns).enumerate() {
-            let left = f64::from(row[i]) - mean[i];
-            for j in i..n_columns {
-                products[j] += left * (f64::from(row[j]) - mean[j]);
-            }
-        }
-    })?;
+    let mut covariance = fold(moment_sums(x, n_columns, Some(&mean), cancel)?, n_columns * n_columns);
     for i in 0..n_columns {
         for j in i..n_columns {
             let value = covariance[i * n_columns + j] / n_rows;
@@ -41,27 +31,38 @@ pub fn moments(x: &[f32], n_columns: usize, cancel: &Cancel) -> Result<Moments> 
     Ok(Moments { mean, covariance })
 }
 
-/// Accumulate `add` over the rows of each chunk from zeros of `len`, then sum the chunks in order.
-fn fold(
-    x: &[f32],
-    n_columns: usize,
-    cancel: &Cancel,
-    len: usize,
-    add: impl Fn(&mut [f64], &[f32]) + Sync,
-) -> Result<Vec<f64>> {
-    let partials: Result<Vec<Vec<f64>>> = x
-        .par_chunks(CHUNK * n_columns)
+/// Of each chunk of [`CHUNK`] rows, the sums of the columns or, with their means as the `centre`, of the products of
+/// their deviations (column, column), of which only the upper triangle is filled. NaN and infinity are refused.
+pub fn moment_sums(x: &[f32], n_columns: usize, centre: Option<&[f64]>, cancel: &Cancel) -> Result<Vec<Vec<f64>>> {
+    check_finite(x, n_columns)?;
+    let add = |sums: &mut [f64], row: &[f32]| match centre {
+        None => sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value)),
+        Some(mean) => {
+            for (i, products) in sums.chunks_exact_mut(n_columns).enumerate() {
+                let left = f64::from(row[i]) - mean[i];
+                for j in i..n_columns {
+                    products[j] += left * (f64::from(row[j]) - mean[j]);
+                }
+            }
+        }
+    };
+    let len = if centre.is_some() { n_columns * n_columns } else { n_columns };
+    x.par_chunks(CHUNK * n_columns)
         .map(|chunk| {
             cancel.check()?;
-            let mut partial = vec![0.0; len];
-            chunk.chunks_exact(n_columns).for_each(|row| add(&mut partial, row));
-            Ok(partial)
+            let mut sums = vec![0.0; len];
+            chunk.chunks_exact(n_columns).for_each(|row| add(&mut sums, row));
+            Ok(sums)
         })
-        .collect();
-    Ok(partials?.into_iter().fold(vec![0.0; len], |mut total, partial| {
-        total.iter_mut().zip(partial).for_each(|(total, part)| *total += part);
+        .collect()
+}
+
+/// Add the chunks up in order.
+fn fold(chunks: Vec<Vec<f64>>, len: usize) -> Vec<f64> {
+    chunks.into_iter().fold(vec![0.0; len], |mut total, sums| {
+        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
         total
-    }))
+    })
 }
 
 fn check_finite(x: &[f32], n_columns: usize) -> Result<()> {

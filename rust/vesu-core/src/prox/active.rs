@@ -91,8 +91,8 @@ impl Active {
     pub unsafe fn fill<V: Simd>(&mut self, weighing: &Weighing, design: &Design, first: usize, n: usize) {
         let weighs_classes = weighing.class_weight != [1.0; 2];
         self.factors[..n].fill(1.0);
-        if let (true, Some(labels)) = (weighs_classes, design.labels()) {
-            for (factor, &label) in self.factors.iter_mut().zip(&labels[first..first + n]) {
+        if let (true, Some(labels)) = (weighs_classes, design.labels_of(first, n)) {
+            for (factor, &label) in self.factors.iter_mut().zip(labels) {
                 *factor = weighing.class_weight[usize::from(label & 1)];
             }
         }

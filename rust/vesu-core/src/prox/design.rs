@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
+use super::pass::{Held, Part, fold, for_tasks};
 use super::simd::{MAX_LANES, Simd};
 use crate::{Cancel, Error, Result};
 
-/// Samples scanned or summed between two looks at the cancel token.
+/// Values scanned between two looks at the cancel token.
 const CHUNK: usize = 1 << 14;
 
 /// Scales whose inverse is a normal float32.
@@ -73,14 +74,13 @@ impl Standardisation {
         Ok(Self { mean, scale, lanes })
     }
 
-    /// Of the columns of `x`, summed in float64 over fixed chunks. A constant column, or one of a
+    /// Of the columns of `x`, summed in float64 over the tasks. A constant column, or one of a
     /// deviation that float32 cannot invert, gets scale 1.
     pub fn of(x: &[f32], n_features: usize, cancel: &Cancel) -> Result<Self> {
         let n = (x.len() / n_features) as f64;
-        let sums = column_sums(x, n_features, cancel, |_, value| value)?;
-        let mut mean: Vec<f64> = sums.iter().map(|sum| sum / n).collect();
-        let squares = column_sums(x, n_features, cancel, |f, value| (value - mean[f]) * (value - mean[f]))?;
-        let mut scale: Vec<f64> = squares.iter().map(|sum| (sum / n).sqrt()).collect();
+        let of_all = |centre: Option<&[f64]>| Ok(fold(column_sums(x, n_features, centre, None, cancel)?));
+        let mut mean: Vec<f64> = of_all(None)?.iter().map(|sum| sum / n).collect();
+        let mut scale: Vec<f64> = of_all(Some(&mean))?.iter().map(|sum| (sum / n).sqrt()).collect();
         for f in 0..n_features {
             // Rounding of the mean may leave a constant column a tiny deviation: ask the values themselves.
             if x.iter().skip(f).step_by(n_features).all(|&value| value == x[f]) {
@@ -109,29 +109,39 @@ impl Standardisation {
     }
 }
 
-fn column_sums(
+/// Of each task that is held, the sums of the columns, or of their squared distances from `centre`. Without `window` all
+/// samples are held; with it, `x` are the samples from window.0 on of window.1.
+pub fn column_sums(
     x: &[f32],
     n_features: usize,
+    centre: Option<&[f64]>,
+    window: Option<(usize, usize)>,
     cancel: &Cancel,
-    term: impl Fn(usize, f64) -> f64 + Sync,
-) -> Result<Vec<f64>> {
-    let partial: Vec<Vec<f64>> = x
-        .par_chunks(CHUNK * n_features)
-        .map(|chunk| {
-            cancel.check()?;
-            let mut sums = vec![0.0; n_features];
-            for row in chunk.chunks_exact(n_features) {
+) -> Result<Vec<Vec<f64>>> {
+    let held = held(x.len() / n_features, window)?;
+    for_tasks(held, n_features, Part::ALL, |task| {
+        let mut sums = vec![0.0; n_features];
+        for block in task.blocks(cancel) {
+            let (first, n) = block?;
+            let from = (first - held.first) * n_features;
+            for row in x[from..from + n * n_features].chunks_exact(n_features) {
                 for (f, (sum, &value)) in sums.iter_mut().zip(row).enumerate() {
-                    *sum += term(f, f64::from(value));
+                    let value = f64::from(value);
+                    *sum += centre.map_or(value, |centre| (value - centre[f]) * (value - centre[f]));
                 }
             }
-            Ok(sums)
-        })
-        .collect::<Result<_>>()?;
-    Ok(partial.iter().fold(vec![0.0; n_features], |mut total, sums| {
-        total.iter_mut().zip(sums).for_each(|(t, s)| *t += s);
-        total
-    }))
+        }
+        Ok(sums)
+    })
+}
+
+/// `n` samples: all there are, or those from window.0 on of window.1.
+fn held(n: usize, window: Option<(usize, usize)>) -> Result<Held> {
+    let Some((first, total)) = window else { return Ok(Held::all(n)) };
+    if first.checked_add(n).is_none_or(|end| end > total) {
+        return Err(Error::argument("first", format!("{n} samples from {first}"), format!("samples below {total}")));
+    }
+    Ok(Held { first, n, total })
 }
 
 /// Refuse NaN and infinities in an array of `shape`, with their count and the first position.
@@ -159,13 +169,15 @@ pub fn check_finite(name: &'static str, values: &[f32], shape: &[usize], cancel:
     }
 }
 
-/// Borrowed samples: `x` and `gradient` (n_samples, n_features), raw, C order.
+/// Borrowed samples: `x` and `gradient` (n_samples, n_features), raw, C order. They may be a window of a larger set
+/// whose other samples other processes hold; samples are numbered as in the whole set.
 #[derive(Clone, Copy, Debug)]
 pub struct Design<'a> {
     x: &'a [f32],
     gradient: Option<&'a [f32]>,
     labels: Option<&'a [u8]>,
     standard: &'a Standardisation,
+    held: Held,
 }
 
 impl<'a> Design<'a> {
@@ -189,11 +201,27 @@ impl<'a> Design<'a> {
         if let Some(labels) = labels {
             check_labels(labels, x.len() / n_features)?;
         }
-        Ok(Self { x, gradient, labels, standard })
+        let held = Held::all(x.len() / n_features);
+        Ok(Self { x, gradient, labels, standard, held })
     }
 
+    /// The same as the samples from `first` on of `n_samples`.
+    pub fn within(self, first: usize, n_samples: usize) -> Result<Self> {
+        Ok(Self { held: held(self.held.n, Some((first, n_samples)))?, ..self })
+    }
+
+    /// Of the whole set.
     pub fn n_samples(&self) -> usize {
-        self.x.len() / self.standard.n_features()
+        self.held.total
+    }
+
+    pub(super) fn held(&self) -> Held {
+        self.held
+    }
+
+    /// Labels of `n` samples from `first`.
+    pub(super) fn labels_of(&self, first: usize, n: usize) -> Option<&'a [u8]> {
+        self.labels.map(|labels| &labels[first - self.held.first..][..n])
     }
 
     pub fn labels(&self) -> Option<&'a [u8]> {
@@ -207,7 +235,7 @@ impl<'a> Design<'a> {
 
     /// Every value finite, or an error with the count and the first position.
     pub fn check_finite(&self, cancel: &Cancel) -> Result<()> {
-        let shape = [self.n_samples(), self.standard.n_features()];
+        let shape = [self.held.n, self.standard.n_features()];
         check_finite("x", self.x, &shape, cancel)?;
         self.gradient.map_or(Ok(()), |gradient| check_finite("gradient", gradient, &shape, cancel))
     }
@@ -215,7 +243,7 @@ impl<'a> Design<'a> {
     /// -1 for the positive class, +1 for the other and where there are no labels: the sign of the margin.
     pub fn sign(&self, sample: usize) -> f32 {
         // Arithmetic, not a branch: labels come in no order that a processor could guess.
-        self.labels.map_or(1.0, |labels| 1.0 - 2.0 * f32::from(labels[sample]))
+        self.labels.map_or(1.0, |labels| 1.0 - 2.0 * f32::from(labels[sample - self.held.first]))
     }
 
     /// Write signed rows s [x', x'^2, g', 1] of `n` samples from `first`; the rest of `rows` becomes zero.
@@ -228,7 +256,7 @@ impl<'a> Design<'a> {
         for (i, row) in filled.chunks_exact_mut(width).enumerate() {
             let sample = first + i;
             let sign = self.sign(sample);
-            let at = sample * n_features;
+            let at = (sample - self.held.first) * n_features;
             let (linear, others) = row.split_at_mut(n_features);
             let (square, others) = others.split_at_mut(n_features);
             for (f, &raw) in self.x[at..at + n_features].iter().enumerate() {
@@ -256,14 +284,15 @@ impl<'a> Design<'a> {
         debug_assert!(rows.len() >= n * width + V::LANES);
         // A vector read from the last samples would end behind the arrays.
         let behind = V::LANES.div_ceil(n_features);
-        let whole = n.min(self.n_samples().saturating_sub(first + behind));
+        let at = first - self.held.first;
+        let whole = n.min(self.held.n.saturating_sub(at + behind));
         let lanes = self.standard.lanes();
         let (high, low, inverse) = (lanes.high.as_ptr(), lanes.low.as_ptr(), lanes.inverse.as_ptr());
-        // SAFETY: sample first + i + behind exists, so a vector from any of its features lies in the arrays; a vector
+        // SAFETY: sample first + i + behind is held, so a vector from any of its features lies in the arrays; a vector
         // written beyond a part of the row lands in parts that are written after it, or in the room behind.
         unsafe {
-            let mut x = self.x.as_ptr().add(first * n_features);
-            let mut gradient = self.gradient.map(|gradient| gradient.as_ptr().add(first * n_features));
+            let mut x = self.x.as_ptr().add(at * n_features);
+            let mut gradient = self.gradient.map(|gradient| gradient.as_ptr().add(at * n_features));
             let mut row = rows.as_mut_ptr();
             for i in 0..whole {
                 let sign = self.sign(first + i);

@@ -65,7 +65,7 @@ impl Curvature {
         let (columns, block) = (width.next_multiple_of(LANES), block_len(width));
         let n_samples = part.n_samples(design.n_samples(), width);
         check_memory(n_samples, columns.saturating_add(n_neurons))?;
-        let tasks = for_tasks(design.n_samples(), width, part, |task| {
+        let tasks = for_tasks(design.held(), width, part, |task| {
             let mut rows = vec![0.0; block * width];
             let blocks = task.blocks(cancel).map(|range| {
                 let (first, n) = range?;

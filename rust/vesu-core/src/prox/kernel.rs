@@ -20,6 +20,9 @@ pub fn block_len(row_width: usize) -> usize {
     if row_width <= 48 { 240 } else { 96 }
 }
 
+/// A number of samples that is whole blocks of either length.
+pub const WHOLE_BLOCKS: usize = 480;
+
 /// Working memory of one thread.
 #[derive(Debug)]
 pub struct Scratch {

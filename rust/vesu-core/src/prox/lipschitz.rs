@@ -14,9 +14,14 @@ const TOLERANCE: f64 = 1e-10;
 /// All samples count once: a neuron's bootstrap weights have mean one and move its own L a little. Power iteration on
 /// the exact moment matrix, from a fixed start.
 pub fn lipschitz(design: &Design, class_weight: [f64; 2], cancel: &Cancel) -> Result<f64> {
+    Ok(lipschitz_of(fold(moment_sums(design, class_weight, cancel)?), design.n_samples()))
+}
+
+/// Of each task that is held, the upper triangle of A' diag(c) A, row-major.
+pub fn moment_sums(design: &Design, class_weight: [f64; 2], cancel: &Cancel) -> Result<Vec<Vec<f64>>> {
     let width = design.n_coefficients() + 1;
     let block = block_len(width);
-    let partial = for_tasks(design.n_samples(), width, Part::ALL, |task| {
+    for_tasks(design.held(), width, Part::ALL, |task| {
         let mut rows = vec![0.0; block * width];
         let mut moment = vec![0.0; width * width];
         for range in task.blocks(cancel) {
@@ -28,15 +33,19 @@ pub fn lipschitz(design: &Design, class_weight: [f64; 2], cancel: &Cancel) -> Re
             }
         }
         Ok(moment)
-    })?;
-    let mut moment = fold(partial);
+    })
+}
+
+/// [`lipschitz`] from the sum of all tasks' [`moment_sums`].
+pub fn lipschitz_of(mut moment: Vec<f64>, n_samples: usize) -> f64 {
+    let width = moment.len().isqrt();
     for a in 0..width {
         for b in a..width {
-            moment[a * width + b] /= design.n_samples() as f64;
+            moment[a * width + b] /= n_samples as f64;
             moment[b * width + a] = moment[a * width + b];
         }
     }
-    Ok(0.25 * largest_eigenvalue(&moment, width))
+    0.25 * largest_eigenvalue(&moment, width)
 }
 
 /// Upper triangle only.

@@ -30,10 +30,11 @@ mod solver;
 mod state;
 
 pub use certificate::Certificate;
-pub use design::{Design, Standardisation};
-pub use evaluate::{Evaluation, evaluate};
+pub use design::{Design, Standardisation, column_sums};
+pub use evaluate::{Evaluation, EvaluationSums, cross_entropy_of, evaluate, evaluation_sums};
 pub use grid::{Grid, MAX_CANDIDATES};
-pub use lipschitz::lipschitz;
+pub use lipschitz::{lipschitz, lipschitz_of, moment_sums};
+pub use pass::task_bounds;
 pub use penalty::{ElasticNet, soft_threshold};
 pub use proximal::IterationStats;
 pub use simd::Isa;

@@ -51,37 +51,45 @@ impl Objective {
     /// (n_candidates, width + 1): means over the part's samples of the gradient, the intercept's last, then of the loss.
     /// `params` is (n_candidates, width).
     pub fn evaluate(&self, design: &Design, params: &[f64], part: Part, cancel: &Cancel) -> Result<Vec<f64>> {
-        if design.n_coefficients() + 1 != self.width || design.labels().is_none() {
-            let got = format!("{} coefficients", design.n_coefficients());
-            return Err(Error::argument("x", got, format!("labelled samples of {} coefficients", self.width - 1)));
-        }
-        let sums = self.accumulate(design, params, part, cancel)?;
-        let n_samples = part.n_samples(design.n_samples(), self.width) as f64;
+        let sums = fold(self.partial_sums(design, params, part, cancel)?);
+        Ok(self.means(&sums, part.n_samples(design.n_samples(), self.width)))
+    }
+
+    /// Length of one task's sums.
+    pub fn n_sums(&self) -> usize {
+        self.lanes.padded() * (self.width + 1)
+    }
+
+    /// What [`evaluate`](Self::evaluate) gives, from the sum of all tasks' sums.
+    pub fn means(&self, sums: &[f64], n_samples: usize) -> Vec<f64> {
         let n_rows = self.width + 1;
         let mut means = vec![0.0; self.n_candidates * n_rows];
         for (candidate, row) in means.chunks_exact_mut(n_rows).enumerate() {
             let (at, step) = self.lanes.position(candidate, n_rows);
             for (k, mean) in row.iter_mut().enumerate() {
-                *mean = sums[at + k * step] / n_samples;
+                *mean = sums[at + k * step] / n_samples as f64;
             }
             row[self.width] *= LN_2;
         }
-        Ok(means)
+        means
     }
 
-    /// Group-major sums over the part: the gradient's rows, then the base-2 loss.
-    fn accumulate(&self, design: &Design, params: &[f64], part: Part, cancel: &Cancel) -> Result<Vec<f64>> {
+    /// Of each task that is held, group-major sums over the part: the gradient's rows, then the base-2 loss.
+    pub fn partial_sums(&self, design: &Design, params: &[f64], part: Part, cancel: &Cancel) -> Result<Vec<Vec<f64>>> {
+        if design.n_coefficients() + 1 != self.width || design.labels().is_none() {
+            let got = format!("{} coefficients", design.n_coefficients());
+            return Err(Error::argument("x", got, format!("labelled samples of {} coefficients", self.width - 1)));
+        }
         let weights = self.lanes.pack(params, self.width, LOG2_E);
         let class_weight = self.class_weight.map(|weight| weight as f32);
         let weighing = Weighing { bootstrap: self.bootstrap.as_ref(), class_weight };
-        let partial = for_tasks(design.n_samples(), self.width, part, |task| {
+        for_tasks(design.held(), self.width, part, |task| {
             let mut scratch = Scratch::new(&self.lanes, self.width);
-            let mut sums = vec![0.0; self.lanes.padded() * (self.width + 1)];
+            let mut sums = vec![0.0; self.n_sums()];
             for block in task.blocks(cancel) {
                 self.lanes.accumulate((design, &weighing), block?, &weights, &mut scratch, &mut sums);
             }
             Ok(sums)
-        })?;
-        Ok(fold(partial))
+        })
     }
 }

@@ -1,18 +1,57 @@
-//! Fixed cuts of the samples: blocks for the cache, tasks of many blocks for the threads. The cuts depend on the number
-//! of samples, the row width and the part alone, and results are folded in task order, so threads change nothing.
+//! Fixed cuts of the samples: blocks for the cache, tasks of many blocks for the threads and for the processes that share
+//! a search. The tasks depend on the number of samples alone, the blocks on the row width besides, and results are folded
+//! in task order, so neither threads nor processes change a bit.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::bootstrap::mix;
-use super::kernel::block_len;
+use super::kernel::{WHOLE_BLOCKS, block_len};
 use crate::{Cancel, Error, Result};
 
-/// A task is at least this many blocks...
-const MIN_BLOCKS: usize = 64;
+/// A task is at least this many samples...
+const MIN_TASK: usize = 15_360;
 /// ...and there are at most this many, so that the partial sums stay small however many samples there are.
 pub(super) const MAX_TASKS: usize = 128;
+
+/// Samples of a task: whole blocks, whatever the row width.
+fn task_len(n_samples: usize) -> usize {
+    n_samples.div_ceil(MAX_TASKS).next_multiple_of(WHOLE_BLOCKS).max(MIN_TASK)
+}
+
+/// First sample of each task of a pass over all samples, and the end of the last. Processes that share a search each
+/// hold the samples of a range of tasks.
+pub fn task_bounds(n_samples: usize) -> Vec<usize> {
+    (0..n_samples).step_by(task_len(n_samples)).chain([n_samples]).collect()
+}
+
+/// The samples that this process holds: `n` from `first` of `total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub first: usize,
+    pub n: usize,
+    pub total: usize,
+}
+
+impl Held {
+    pub fn all(total: usize) -> Self {
+        Self { first: 0, n: total, total }
+    }
+
+    /// Whether all of `samples` are held; an error where some are and some are not.
+    fn holds(self, samples: &Range<usize>) -> Result<bool> {
+        let held = self.first..self.first + self.n;
+        if samples.end <= held.start || held.end <= samples.start {
+            return Ok(false);
+        }
+        if held.start <= samples.start && samples.end <= held.end {
+            return Ok(true);
+        }
+        let got = format!("samples {} to {} of {}, which cut a task in two", held.start, held.end, self.total);
+        Err(Error::argument("first", got, "samples of whole tasks"))
+    }
+}
 
 /// Upper bound of the search's own working memory; the samples themselves are borrowed.
 const WORKING_LIMIT: u64 = 8 << 30;
@@ -75,20 +114,24 @@ impl Task {
     }
 }
 
-/// Run `work` on every task in parallel; the results come in task order.
+/// Run `work` on every task whose samples are held, in parallel; the results come in task order.
 pub(super) fn for_tasks<T: Send>(
-    n_samples: usize,
+    held: Held,
     width: usize,
     part: Part,
     work: impl Fn(&Task) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
-    let block = block_len(width);
+    let (block, n_samples) = (block_len(width), held.total);
     let windows = part.windows(n_samples, block);
-    let step = windows.div_ceil(MAX_TASKS).max(MIN_BLOCKS);
-    let tasks: Vec<Task> = (0..windows)
-        .step_by(step)
-        .map(|first| Task { windows: first..windows.min(first.saturating_add(step)), part, block, n_samples })
-        .collect();
+    let step = task_len(n_samples) / block;
+    let mut tasks = Vec::new();
+    for first in (0..windows).step_by(step) {
+        let windows = first..windows.min(first.saturating_add(step));
+        let at = |window: usize| n_samples.min(window * part.one_in * block);
+        if held.holds(&(at(windows.start)..at(windows.end)))? {
+            tasks.push(Task { windows, part, block, n_samples });
+        }
+    }
     tasks.par_iter().map(&work).collect()
 }
 
@@ -124,11 +167,39 @@ mod tests {
     #[test]
     fn all_blocks_cover_every_sample_once() {
         for n_samples in [1, 119, 120, 121, 64 * 120, 100_003] {
-            let tasks = for_tasks(n_samples, 19, Part::ALL, |task| task.blocks(&Cancel::new()).collect()).unwrap();
+            let tasks =
+                for_tasks(Held::all(n_samples), 19, Part::ALL, |task| task.blocks(&Cancel::new()).collect()).unwrap();
             let blocks: Vec<(usize, usize)> = tasks.into_iter().flat_map(|blocks: Vec<_>| blocks).collect();
             assert_eq!(blocks.iter().map(|(_, n)| n).sum::<usize>(), n_samples);
             assert!(blocks.windows(2).all(|pair| pair[0].0 + pair[0].1 == pair[1].0));
         }
+    }
+
+    #[test]
+    fn tasks_are_whole_blocks_of_any_width() {
+        for n_samples in [1, 15_360, 15_361, 1_000_000, 1_966_080, 1_966_081, 25_100_000] {
+            let bounds = task_bounds(n_samples);
+            assert!(bounds.len() <= MAX_TASKS + 1 && bounds[0] == 0 && *bounds.last().unwrap() == n_samples);
+            for width in [19, 49] {
+                let firsts = for_tasks(Held::all(n_samples), width, Part::ALL, |task| {
+                    task.blocks(&Cancel::new()).next().unwrap().map(|(first, _)| first)
+                });
+                assert_eq!(firsts.unwrap(), bounds[..bounds.len() - 1]);
+            }
+        }
+    }
+
+    #[test]
+    fn only_tasks_that_are_held_are_done() {
+        let bounds = task_bounds(50_000);
+        let done = |first: usize, n: usize| {
+            let held = Held { first, n, total: 50_000 };
+            for_tasks(held, 19, Part::ALL, |task| Ok(task.windows.start * task.block))
+        };
+        assert_eq!(done(bounds[1], bounds[3] - bounds[1]).unwrap(), bounds[1..3]);
+        assert_eq!(done(0, 0).unwrap(), [0usize; 0]);
+        let error = done(bounds[1], 10).unwrap_err().to_string();
+        assert!(error.contains("samples 15360 to 15370 of 50000"), "{error}");
     }
 
     #[test]
@@ -145,7 +216,8 @@ mod tests {
         for n_samples in [1, 5_000, 100_003] {
             for one_in in [2, 7, 16] {
                 let part = Part { one_in };
-                let tasks = for_tasks(n_samples, 19, part, |task| task.blocks(&Cancel::new()).collect()).unwrap();
+                let tasks =
+                    for_tasks(Held::all(n_samples), 19, part, |task| task.blocks(&Cancel::new()).collect()).unwrap();
                 let blocks: Vec<(usize, usize)> = tasks.into_iter().flat_map(|blocks: Vec<_>| blocks).collect();
                 assert_eq!(blocks.iter().map(|(_, n)| n).sum::<usize>(), part.n_samples(n_samples, 19));
                 let windows: Vec<usize> = blocks.iter().map(|(first, _)| first / block_len(19) / one_in).collect();

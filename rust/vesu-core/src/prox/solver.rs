@@ -105,6 +105,16 @@ impl Solver {
         &self.grid
     }
 
+    /// Coefficients of a candidate and its intercept.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Length of what one task of a pass adds up.
+    pub fn n_sums(&self) -> usize {
+        self.objective.n_sums()
+    }
+
     pub fn isa(&self) -> Isa {
         self.objective.isa()
     }
@@ -153,9 +163,58 @@ impl Solver {
     fn proximal_step(&self, state: &mut State, design: &Design, cancel: &Cancel) -> Result<IterationStats> {
         let points = gradient_points(state, self.width);
         let means = self.objective.evaluate(design, &points, Part::ALL, cancel)?;
-        let (stats, steps) = observe(&self.grid, self.width, state, &points, &means);
-        advance(state, self.width, &points, &steps);
+        Ok(self.proximal_advance(state, &points, &means))
+    }
+
+    fn proximal_advance(&self, state: &mut State, points: &[f64], means: &[f64]) -> IterationStats {
+        let (stats, steps) = observe(&self.grid, self.width, state, points, means);
+        advance(state, self.width, points, &steps);
+        stats
+    }
+
+    /// (n_candidates, n_coefficients + 1): where the next [`step`](Self::step) takes its gradients. With
+    /// [`partial_sums`](Self::partial_sums) and [`advance`](Self::advance), a step in three pieces for processes that share
+    /// the samples: one asks, all sum up the tasks whose samples they hold, one goes on with the sum of all tasks in order.
+    pub fn gradient_points(&self) -> Result<Vec<f64>> {
+        self.check_one_pass()?;
+        let mut state = self.state.clone();
+        state.begin(self.width);
+        Ok(gradient_points(&state, self.width))
+    }
+
+    /// What each task that is held adds to the pass at `points`; the state does not matter.
+    pub fn partial_sums(&self, design: &Design, points: &[f64], cancel: &Cancel) -> Result<Vec<Vec<f64>>> {
+        if points.len() != self.state.params.len() {
+            let accepted = format!("{} x {}", self.grid.len(), self.width);
+            return Err(Error::argument("points", format!("{} values", points.len()), accepted));
+        }
+        self.objective.partial_sums(design, points, Part::ALL, cancel)
+    }
+
+    /// The rest of the step, from the sum of all tasks over all `n_samples`.
+    pub fn advance(&mut self, sums: &[f64], n_samples: usize) -> Result<IterationStats> {
+        self.check_one_pass()?;
+        if sums.len() != self.objective.n_sums() || n_samples == 0 {
+            let got = format!("{} values of {n_samples} samples", sums.len());
+            return Err(Error::argument("sums", got, format!("{} values", self.objective.n_sums())));
+        }
+        let mut state = self.state.clone();
+        state.begin(self.width);
+        let points = gradient_points(&state, self.width);
+        let means = self.objective.means(sums, n_samples);
+        let stats = self.proximal_advance(&mut state, &points, &means);
+        state.iteration += 1;
+        self.state = state;
         Ok(stats)
+    }
+
+    fn check_one_pass(&self) -> Result<()> {
+        match self.settings.method {
+            Method::Ista | Method::Fista => Ok(()),
+            Method::ProxNewton => {
+                Err(Error::argument("solver", "prox_newton", "ista or fista where processes share the samples"))
+            }
+        }
     }
 
     fn newton_step(&self, state: &mut State, design: &Design, cancel: &Cancel) -> Result<IterationStats> {

@@ -2,12 +2,13 @@
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-use numpy::PyArray1;
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
-use vesu_core::prox::{Grid, Isa, Method, Settings, Solver, Standardisation, Values};
+use vesu_core::prox::{Grid, Isa, IterationStats, Method, Settings, Solver, Standardisation, Values};
 
+use super::partial::{Rows, rows};
 use super::{Doubles, Samples};
 use crate::args;
 use crate::gate::{argument_error, enter, raise};
@@ -88,11 +89,47 @@ impl ProxSolver {
         let mut guard = self.lock(py)?;
         let solver = &mut *guard;
         let stats = enter(py, n_threads, |cancel| solver.step(&view.design(&self.standard)?, cancel))?;
-        Ok((
-            PyArray1::from_vec(py, stats.loss),
-            PyArray1::from_vec(py, stats.gradient_norm),
-            PyArray1::from_vec(py, stats.nonzero),
-        ))
+        Ok(to_stats(py, stats))
+    }
+
+    /// (n_candidates, n_coefficients + 1): where the next step takes its gradients. A step in three pieces, for processes
+    /// that share the samples: this, [`partial_sums`](Self::partial_sums) on all, [`advance`](Self::advance).
+    fn gradient_points<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let solver = self.lock(py)?;
+        let points = solver.gradient_points().map_err(|error| raise(py, error))?;
+        PyArray1::from_vec(py, points).reshape([solver.grid().len(), solver.width()])
+    }
+
+    /// (n_tasks, n_sums): what each task adds to the pass at `points`; the samples are those from `first` on of `n_samples`.
+    #[pyo3(signature = (points, x, y, gradient, first, n_samples, n_threads = None))]
+    #[expect(clippy::too_many_arguments, reason = "one argument a Python argument")]
+    fn partial_sums<'py>(
+        &self,
+        py: Python<'py>,
+        points: &Bound<'py, PyAny>,
+        x: &Bound<'py, PyAny>,
+        y: &Bound<'py, PyAny>,
+        gradient: Option<&Bound<'py, PyAny>>,
+        first: usize,
+        n_samples: usize,
+        n_threads: Option<i64>,
+    ) -> PyResult<Rows<'py>> {
+        let points = args::array::<f64>("points", points, 2)?;
+        let samples = Samples::read(x, Some(y), gradient)?;
+        let (view, values) = (samples.view(), points.as_slice());
+        let guard = self.lock(py)?;
+        let solver = &*guard;
+        let sums = enter(py, n_threads, |cancel| {
+            solver.partial_sums(&view.design(&self.standard)?.within(first, n_samples)?, values, cancel)
+        })?;
+        rows(py, sums, solver.n_sums())
+    }
+
+    /// The rest of a step, (loss, gradient_norm, nonzero), from the sum (n_sums,) of the rows of all tasks in order.
+    fn advance<'py>(&self, py: Python<'py>, sums: &Bound<'py, PyAny>, n_samples: usize) -> PyResult<Stats<'py>> {
+        let sums = args::array::<f64>("sums", sums, 1)?;
+        let stats = self.lock(py)?.advance(sums.as_slice(), n_samples).map_err(|error| raise(py, error))?;
+        Ok(to_stats(py, stats))
     }
 
     /// (objective, gap) of the params on these samples, each (n_candidates,).
@@ -181,6 +218,14 @@ impl ProxSolver {
     fn simd(&self, py: Python<'_>) -> PyResult<&'static str> {
         Ok(self.lock(py)?.isa().name())
     }
+}
+
+fn to_stats(py: Python<'_>, stats: IterationStats) -> Stats<'_> {
+    (
+        PyArray1::from_vec(py, stats.loss),
+        PyArray1::from_vec(py, stats.gradient_norm),
+        PyArray1::from_vec(py, stats.nonzero),
+    )
 }
 
 /// (n_candidates,) or (n_candidates, the rest).
