@@ -15,20 +15,17 @@ from vesu.data.discover import Inventory, discover
 from vesu.data.preflight import preflight
 from vesu.data.storage import write_json_atomic
 from vesu.distill.device import DeviceUse
-from vesu.errors import ArgumentError, DistillationNotExecuted, EvidenceError, VesuError
+from vesu.errors import ArgumentError, DistillationNotExecuted, VesuError
 from vesu.features import FeatureSpec
-from vesu.ledger import verify
-from vesu.run import compatibility, distilling, evidence, learning, rng, segmenting
-from vesu.run.checkpoint import write_results_zip
+from vesu.run import compatibility, distilling, learning, rng, segmenting
 from vesu.run.costs import COSTS_NAME, Costs
 from vesu.run.coverage import TrainCoverage, plan_coverage
 from vesu.run.distilled import Distilled
-from vesu.run.events import EventLog
-from vesu.run.history import read_history
+from vesu.run.ending import record_failure, seal, summarise
 from vesu.run.interrupts import StopRequested
 from vesu.run.memory import MemoryMonitor
-from vesu.run.opening import RESULTS_ZIP, opened
-from vesu.run.outputs import printable, submission_entry
+from vesu.run.opening import opened
+from vesu.run.outputs import printable
 from vesu.run.parts import adopting
 from vesu.run.plan import (
     Split,
@@ -40,7 +37,7 @@ from vesu.run.plan import (
 )
 from vesu.run.postmortem import write_postmortem
 from vesu.run.profile import read_profile, write_profile
-from vesu.run.progress import PHASES, Progress
+from vesu.run.progress import Progress
 from vesu.run.ranks import Ranks, require_divisible
 from vesu.run.result import RunResult
 from vesu.run.safe_submission import SafeSubmission
@@ -53,9 +50,6 @@ from vesu.run.verdict import go_no_go
 from vesu.submission import SubmissionReport
 
 __all__ = ["RunResult", "execute"]
-
-DRAIN_S = 60.0
-"""How long the end of a session waits for its last checkpoint to be published."""
 
 DisplayKind: TypeAlias = Literal["auto", "tqdm", "none"]
 
@@ -109,20 +103,11 @@ def execute(
             return this.stop(stop.reason)
         except DistillationNotExecuted as error:
             this.no_go(str(error))
-            _record_failure(session.folder, session.log, error)
+            record_failure(session.folder, session.log, error)
             raise
         except BaseException as error:
-            _record_failure(session.folder, session.log, error)
+            record_failure(session.folder, session.log, error)
             raise
-
-
-def _record_failure(folder: Path, log: EventLog, error: BaseException) -> None:
-    """Leave the cause beside the log; the original error is what the caller sees, whatever happens here."""
-    with suppress(VesuError):  # a full disk, likely the cause itself
-        log.emit("RUN_FAILED", error=type(error).__name__, message=str(error))
-        log.sync()
-        write_json_atomic(folder / "failure.json", {"error": type(error).__name__, "message": str(error)})
-        write_postmortem(folder, cause="failed", reason=f"{type(error).__name__}: {error}")
 
 
 @dataclass
@@ -147,8 +132,6 @@ class _Run:
 
     def __post_init__(self) -> None:
         session, config, inventory = self.session, self.session.config, self.inventory
-        self.started_ns = session.clock.ts_ns()
-        self.machine = evidence.machine()
         self.safe = SafeSubmission(session.folder, inventory.test_shapes, session.log, config.n_threads)
         self.teaching = plan_distillation(config, inventory.root)
         n_teachers = len(self.teaching.teachers) if self.teaching.due else None
@@ -208,7 +191,7 @@ class _Run:
             version=_core.__version__,
             git_sha=session.git_sha,
             config=config,
-            machine=self.machine,
+            machine=session.machine,
         )
         if session.ranks is not None:
             session.log.emit("RANKS_JOINED", processes=session.ranks.world)
@@ -221,32 +204,11 @@ class _Run:
             rng.restore(session.state.rng)
 
     def _summary(self, status: str, submission: SubmissionReport) -> dict[str, Any]:
-        session, inventory, weights = self.session, self.inventory, self.expected.expected_s
-        planned = sum(weights.values())
-        seconds = session.state.seconds
-        return {
-            "run_id": session.log.run_id,
-            "version": _core.__version__,
-            "git_sha": session.git_sha,
-            "status": status,
-            "pipeline": session.config.pipeline,
-            "seed": session.config.seed,
-            "started_ns": str(self.started_ns),
-            "elapsed_s": session.time.total_s(),
-            "phases": [
-                {"name": name, "seconds": seconds[name], "weight": weights[name] / planned}
-                for name in PHASES
-                if name in seconds and weights[name] > 0
-            ],
-            "machine": self.machine,
-            "inventory": {
-                "pairs": len(inventory.pairs),
-                "tests": len(inventory.tests),
-                "orphans": len(inventory.orphan_images) + len(inventory.orphan_labels),
-            },
-            "submission": submission_entry(submission),
-            "go_no_go": go_no_go(self.teaching, session.state.distillation, self.failure),
-        }
+        verdict = go_no_go(self.teaching, self.session.state.distillation, self.failure)
+        return summarise(self.session, self.inventory, self.expected.expected_s, status, submission, verdict)
+
+    def _sealed(self, summary: dict[str, Any], submission: SubmissionReport) -> RunResult:
+        return seal(self.session, summary, submission, self.deferred)
 
     def no_go(self, reason: str) -> None:
         """A distillation that was due did not run: the zip in reserve stays, and the verdict is against it (R22)."""
@@ -257,26 +219,6 @@ class _Run:
             summary = self._summary("failed", submission)
             session.log.emit("GO_NO_GO", **summary["go_no_go"])
             write_json_atomic(session.folder / "summary.json", summary)
-
-    def _sealed(self, summary: dict[str, Any], submission: SubmissionReport) -> RunResult:
-        """Close the log's account of this session, check the file, and write what a reader looks at first."""
-        session, log = self.session, self.session.log
-        log.emit(
-            "RUN_END", status=summary["status"], elapsed_s=summary["elapsed_s"], submission_sha256=submission.sha256
-        )
-        log.sync()
-        checked = verify(log.path)
-        if (checked.entries, checked.root) != (log.size, log.root):
-            raise EvidenceError(f"{log.path}: the file is not what this run wrote")
-        summary["ledger"] = {"entries": checked.entries, "root": checked.root}
-        write_json_atomic(session.folder / "summary.json", summary)
-        history = read_history(log.path)
-        write_profile(session.folder, history=history)
-        write_postmortem(session.folder, history=history, checked=checked)
-        session.store.drain(DRAIN_S)
-        result = RunResult(session.folder, submission, summary, *self._report())
-        write_results_zip(session.folder / RESULTS_ZIP, session.folder)
-        return result
 
     def stop(self, reason: str) -> RunResult:
         """End this session so that the next one goes on: state first, then the best zip there is time for (R33, R36).
@@ -469,13 +411,3 @@ class _Run:
             session.log.emit("SUBMISSION_WRITTEN", sha256=report.sha256, members=len(report.members))
             phase.advance(1)
             return report
-
-    def _report(self) -> tuple[Path | None, str | None]:
-        if self.deferred is not None:
-            return None, self.deferred
-        try:
-            from vesu.report import write_report
-
-            return write_report(self.session.folder), None
-        except Exception as error:  # noqa: BLE001  # the run is whole and sealed: a picture must not fail it
-            return None, f"{type(error).__name__}: {error}"

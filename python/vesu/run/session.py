@@ -58,6 +58,8 @@ class Session:
         self._earlier = dict(self.state.seconds)
         self._saved = {} if self.resumed is None else dict(self.state.compat)
         self.git_sha = evidence.git_sha()
+        self.machine = evidence.machine()
+        self.started_ns = self.clock.ts_ns()
 
     def tell(self, name: str, fields: Mapping[str, Any]) -> None:
         """Log an event, called as stages call what they are given for that."""
