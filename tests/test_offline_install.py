@@ -15,7 +15,7 @@ import vesu
 from offline import images, interpreters, sandbox
 from offline.cases import SETTINGS, Case, Outcome, generate, run_session
 from offline.interpreters import Interpreter
-from offline.pack import pack
+from offline.pack import pack, stale_members
 from offline.results import problems, summarise, table
 from offline.session import STEPS, Session, perform
 from offline.zstd_tiff import encode, zstd_frame
@@ -45,6 +45,7 @@ def test_the_wheel_runs_without_a_network(namespaces: tuple[str, ...], tmp_path:
     wheel = pack(Path(vesu._core.__file__), wheelhouse)
     python = images.make_environment(Interpreter(Path(sys.executable), "this one"), [], folder / "environment")
     images.borrow("numpy", python)
+    assert stale_members(wheel) == []
     begun = Outcome("this", sys.version.split()[0], "numpy alone", "kaggle")
     seen = run_session(begun, python, wheelhouse, data, folder, WITHOUT_OTHER_WHEELS)
     assert seen.failed is None, seen.failed

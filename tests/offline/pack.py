@@ -38,6 +38,15 @@ def pack(core: Path, folder: Path) -> Path:
     return wheel
 
 
+def stale_members(wheel: Path) -> list[str]:
+    """Python files that differ between a wheel and this checkout: a proof of that wheel is not one of this code."""
+    package = ROOT / "python" / "vesu"
+    here = {f"vesu/{file.relative_to(package)}": file.read_bytes() for file in package.rglob("*.py")}
+    with zipfile.ZipFile(wheel) as archive:
+        there = {name: archive.read(name) for name in archive.namelist() if name.endswith(".py")}
+    return sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+
+
 def _about(project: dict[str, object], version: str, tag: str) -> dict[str, str]:
     """The files that say what the wheel is, from pyproject.toml."""
     requires: list[str] = project["dependencies"]  # type: ignore[assignment]

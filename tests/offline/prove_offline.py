@@ -20,6 +20,7 @@ from offline import sandbox
 from offline.cases import Case, generate, prove
 from offline.images import IMAGES
 from offline.interpreters import WANTED, find
+from offline.pack import stale_members
 from offline.results import summarise, table
 from offline.session import STEPS
 
@@ -30,7 +31,8 @@ LAYOUT = {"kaggle": "kaggle", "newest": "folder"}
 def main() -> int:
     arguments = _parser().parse_args()
     wheelhouse: Path = arguments.wheelhouse.resolve()
-    if not list(wheelhouse.glob("vesu-*.whl")):
+    ours = sorted(wheelhouse.glob("vesu-*.whl"))
+    if not ours:
         print(f"{wheelhouse} holds no vesu wheel: `make wheels` builds it", file=sys.stderr)
         return 1
     try:
@@ -41,6 +43,10 @@ def main() -> int:
     interpreters, missing = find(arguments.python)
     for minor, why in missing.items():
         print(f"NOT TRIED: Python {minor}: {why}", file=sys.stderr)
+    stale = {wheel.name: stale_members(wheel) for wheel in ours}
+    for wheel, members in stale.items():
+        if members:
+            print(f"NOTE: {wheel} is of another state of the code: {', '.join(members[:5])} ...", file=sys.stderr)
     steps = [step for step in STEPS if step not in arguments.skip]
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="vesu-offline-") as name:
@@ -49,7 +55,7 @@ def main() -> int:
             print(f"{case.name} ({case.interpreter.version}, {case.layout}) ...", flush=True)
             with tempfile.TemporaryDirectory(prefix=f"{case.name}-", dir=name) as folder:
                 outcomes.append(prove(case, wheelhouse, data, Path(folder), steps))
-    found = summarise(outcomes, missing, wheelhouse)
+    found = summarise(outcomes, missing, wheelhouse) | {"stale_members": stale}
     print(table(outcomes))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -81,7 +81,8 @@ class Session:
     def check_wheels(self) -> Facts:
         """`vesu wheels check` and pip agree that all of the wheelhouse would install here."""
         said = self._vesu("wheels", "check", self.wheelhouse)
-        names = sorted({entry["name"] for entry in self._manifest()})
+        manifest = json.loads((self.wheelhouse / "MANIFEST.json").read_bytes())
+        names = sorted({entry["name"] for entry in manifest["wheels"]})
         words = ("install", "--dry-run", "--no-deps", "--no-index", "--find-links", self.wheelhouse)
         self._call(sys.executable, "-m", "pip", *words, *names)
         return {"names": names, "said": said.splitlines()}
@@ -138,10 +139,6 @@ class Session:
         folders = (self.site / "vesu", *self.site.glob("vesu-*.dist-info"))
         return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
 
-    def _manifest(self) -> list[Facts]:
-        wheels: list[Facts] = json.loads((self.wheelhouse / "MANIFEST.json").read_bytes())["wheels"]
-        return [entry for entry in wheels if entry["name"] in self.plan["names"]]
-
     def _core_in_wheel(self, name: str) -> tuple[Path, bytes]:
         """The wheel that pip took (of this machine's architecture) and the SHA-256 of the core in it."""
         for wheel in sorted(self.wheelhouse.glob("vesu-*.whl")):
@@ -152,7 +149,8 @@ class Session:
 
     def _call(self, *words: str | Path) -> str:
         answer = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
-        assert answer.returncode == 0, f"{' '.join(map(str, words))}: exit code {answer.returncode}\n{answer.stderr}"
+        said = answer.stderr.strip() or answer.stdout.strip()
+        assert answer.returncode == 0, f"{' '.join(map(str, words))}: exit code {answer.returncode}\n{said}"
         return answer.stdout
 
 
