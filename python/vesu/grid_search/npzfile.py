@@ -39,8 +39,10 @@ def write_npz(
     # Not np.savez: NumPy 2.0, on Kaggle's image, stores its allow_pickle=False as one more array and pickles objects.
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in {META: np.frombuffer(text, np.uint8), **arrays}.items():
+            npy = io.BytesIO()
+            np.lib.format.write_array(npy, np.asanyarray(array), allow_pickle=False)
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+                member.write(npy.getbuffer())
     if not isinstance(file, (str, os.PathLike)):
         file.write(buffer.getvalue())
         return
