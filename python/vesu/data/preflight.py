@@ -10,7 +10,8 @@ TOO_FEW_PAIRS        blocking   with ``need_train``: one pair, and none left to 
 BAD_ID               blocking   a test id that could not be the name of a zip's member
 ORPHAN_IMAGE         blocking   a train image without a label
 ORPHAN_LABEL         blocking   a label without a train image
-UNREADABLE           blocking   header or pixels cannot be decoded, a doubled id, no regular file
+UNREADABLE           blocking   header or pixels cannot be decoded, a doubled id, no regular file, no decoder for a
+                                compression that vesu does not read by itself
 NOT_3D               blocking   a single page or a degenerate axis
 DTYPE                blocking   labels that are not uint8; images neither uint8, uint16 nor float32 (the last two: a
                                 warning, the competition's are uint8)
@@ -31,16 +32,17 @@ GPU_UNUSABLE         blocking   a GPU is needed and none computes
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from vesu import _core
 from vesu.data.content import ContentCheck
 from vesu.data.discover import VOLUME_ID, CsvMismatch, Inventory, Pair, TestVolume
 from vesu.data.findings import Finding, PreflightReport, Severity
 from vesu.data.machine import available_memory_bytes, free_disk_bytes, gpu_problem
-from vesu.errors import ArgumentError
+from vesu.data.volumes import Compression
+from vesu.errors import ArgumentError, VesuError
 
 _T = TypeVar("_T")
 
@@ -65,6 +67,8 @@ def preflight(
     seed: int = 0,
     n_threads: int | None = None,
     on_progress: Callable[[int, int], object] | None = None,
+    on_event: Callable[[str, Mapping[str, Any]], object] | None = None,
+    package_dir: str | Path | None = None,
 ) -> PreflightReport:
     """Check headers of all volumes, decode and judge a sample, and look for room on the machine.
 
@@ -87,6 +91,10 @@ def preflight(
         Threads to decode with.
     on_progress : callable, optional
         Called as ``on_progress(done, total)`` after each decoded pair or test volume.
+    on_event : callable, optional
+        Called as ``on_event(name, fields)`` with each decision about a decoder for rare compressions (R06).
+    package_dir : path, optional
+        Where a decoder is installed that is found in a wheelhouse; see :func:`vesu.offline.resolve`.
 
     Returns
     -------
@@ -121,7 +129,9 @@ def preflight(
         raise ArgumentError(f"fraction: got {fraction}; accepted: more than 0, at most 1")
     start = time.perf_counter()
     findings = [*_layout_findings(inventory, need_train, need_tests), *_header_findings(inventory)]
-    readable = inventory.infos.keys()
+    undecodable = _undecodable(inventory, on_event, None if package_dir is None else Path(package_dir))
+    findings += undecodable.values()
+    readable = {path for path, info in inventory.infos.items() if info.compression not in undecodable}
     pairs = [p for p in inventory.pairs if p.image in readable and p.label in readable]
     tests = [t for t in inventory.tests if t.image in readable]
     chosen_pairs = _choose({p.volume_id: p for p in pairs}, fraction, f"{seed};pairs")
@@ -214,6 +224,25 @@ def _header_findings(inventory: Inventory) -> Iterator[Finding]:
         if image is not None and label is not None and image.shape != label.shape:
             message = f"image is {image.shape}, label is {label.shape}"
             yield Finding("SHAPE_MISMATCH", "blocking", pair.label, message)
+
+
+def _undecodable(
+    inventory: Inventory, on_event: Callable[[str, Mapping[str, Any]], object] | None, package_dir: Path | None
+) -> dict[str, Finding]:
+    """The compressions that neither vesu nor a decoder at hand reads, each with a finding on its first volume."""
+    first = {info.compression: path for path, info in reversed(inventory.infos.items())}
+    foreign_ones = sorted(first.keys() - set(get_args(Compression)))
+    if on_event is not None:
+        on_event("OFFLINE_NEED", {"compressions_seen": sorted(first), "decoder_needed_for": foreign_ones})
+    found = {}
+    for compression in foreign_ones:
+        from vesu.data import foreign  # loads when such a file is met
+
+        try:
+            foreign.prove(first[compression], compression, emit=on_event, target=package_dir)
+        except VesuError as error:
+            found[compression] = Finding("UNREADABLE", "blocking", first[compression], str(error))
+    return found
 
 
 def _disk_findings(folder: Path, needed: int, severity: Severity) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vesu import _core
 from vesu.data.storage import atomic_write
-from vesu.errors import ArgumentError
+from vesu.errors import ArgumentError, FormatError
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
@@ -43,7 +43,8 @@ class VolumeInfo:
     dtype : str
         NumPy's name, such as ``"uint8"``.
     compression : str
-        ``"none"``, ``"lzw"``, ``"deflate"`` or ``"packbits"`` (of the first page).
+        ``"none"``, ``"lzw"``, ``"deflate"`` or ``"packbits"`` (of the first page); with a decoder of others also
+        ``"jpeg"``, ``"jpeg2000"``, ``"lerc"``, ``"lzma"``, ``"zstd"`` or ``"jpegxl"``.
     byte_order : str
         ``"<"`` or ``">"``.
     bigtiff : bool
@@ -100,7 +101,11 @@ def inspect_volume(path: str | os.PathLike[str]) -> VolumeInfo:
     >>> info.shape, info.dtype, info.compression
     ((3, 4, 5), 'uint8', 'deflate')
     """
-    return _info(_core.tiff_inspect(_checked(path)), Path(path))
+    try:
+        fields = _core.tiff_inspect(_checked(path))
+    except FormatError as error:
+        fields = _foreign_headers(Path(path), error)
+    return _info(fields, Path(path))
 
 
 def inspect_bytes(data: bytes, *, name: str = "<bytes>") -> VolumeInfo:
@@ -137,7 +142,8 @@ def read_volume(
     """Decode a TIFF volume.
 
     Accepted: TIFF and BigTIFF in either byte order; strips or tiles; uncompressed, LZW, Deflate, PackBits; predictors 2
-    and 3; one sample a pixel of uint8, int8, uint16, int16, uint32, int32, float32 or float64.
+    and 3; one sample a pixel of uint8, int8, uint16, int16, uint32, int32, float32 or float64. Other compressions
+    (JPEG, JPEG 2000, LERC, LZMA, Zstandard, JPEG XL) need tifffile and imagecodecs, installed or in a wheelhouse.
 
     Parameters
     ----------
@@ -156,7 +162,8 @@ def read_volume(
     Raises
     ------
     FormatError
-        Not a TIFF, truncated, damaged, hostile, or of an unaccepted kind; the message names the file and the page.
+        Not a TIFF, truncated, damaged, hostile, or of an unaccepted kind; the message names the file and the page. Of a
+        compression for which no decoder can be had: the message lists every path and wheel that was tried, and why.
     MemoryLimitError
         More than ``max_bytes``.
     FileError
@@ -178,7 +185,10 @@ def read_volume(
     ...     bool((read_volume(file) == volume).all())
     True
     """
-    return _core.tiff_read(_checked(path), _checked_limit(max_bytes), n_threads)
+    try:
+        return _core.tiff_read(_checked(path), _checked_limit(max_bytes), n_threads)
+    except FormatError as error:
+        return _foreign_read(Path(path), max_bytes, n_threads, error)
 
 
 def decode_volume(
@@ -283,6 +293,24 @@ def write_volume(
     native = _native(volume)
     with atomic_write(_checked(path)) as file:
         _core.tiff_write(file.name, native, compression, n_threads)
+
+
+def _foreign_headers(path: Path, refusal: FormatError) -> dict[str, Any]:
+    """The headers of a file that the core refused; the refusal itself unless its compression is why."""
+    from vesu.data import foreign  # loads when such a file is met
+
+    if (compression := foreign.compression_of(path)) is None:
+        raise refusal
+    return foreign.headers(path, compression)
+
+
+def _foreign_read(path: Path, max_bytes: int, n_threads: int | None, refusal: FormatError) -> NDArray[Any]:
+    """As :func:`_foreign_headers`, for the voxels."""
+    from vesu.data import foreign
+
+    if (compression := foreign.compression_of(path)) is None:
+        raise refusal
+    return foreign.read(path, compression, int(max_bytes), n_threads)
 
 
 def _native(volume: Any) -> Any:

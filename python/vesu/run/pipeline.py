@@ -316,6 +316,8 @@ class _Run:
                 need_tests=True,
                 seed=session.config.seed,
                 n_threads=session.config.n_threads,
+                on_event=session.tell,
+                package_dir=self.cache_folder / "packages",
             )
             write_json_atomic(session.folder / "preflight.json", report.to_json())
             for finding in report.findings:
