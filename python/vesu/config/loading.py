@@ -22,6 +22,8 @@ OTHER_VARIABLES = {
     "VESU_DATA_ROOT",
     "VESU_BENCH_FULL",
     "VESU_SESSION_START",
+    "VESU_WHEELHOUSE",
+    "VESU_PYTHONS",
 }
 """Variables of vesu that are no configuration keys (docs/configuration.md)."""
 
