@@ -25,7 +25,14 @@ def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 @pytest.mark.parametrize(
     "words",
-    [[], *[[command] for command in COMMANDS], ["ledger"], *[["ledger", name] for name in ("verify", "prove", "head")]],
+    [
+        [],
+        *[[command] for command in COMMANDS],
+        ["ledger"],
+        *[["ledger", name] for name in ("verify", "prove", "head")],
+        ["wheels"],
+        *[["wheels", name] for name in ("check", "manifest")],
+    ],
 )
 def test_help_explains(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
