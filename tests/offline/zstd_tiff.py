@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 ZSTD = 50000
 """The TIFF tag's value, as libtiff registers it."""
 
+_SHORT, _LONG = 3, 4
+_SHORT_TAGS = (258, 259, 262, 277)
+
 _RAW_BLOCK = 1 << 17  # a block holds at most 128 KiB
 
 
@@ -54,7 +57,7 @@ def encode(volume: NDArray[Any]) -> bytes:
         values = dict(tags) | {273: start, 279: len(strip)}
         file += struct.pack("<H", len(tags))
         for tag, value in values.items():
-            file += struct.pack("<HHII", tag, 4, 1, value)
+            file += struct.pack("<HHII", tag, _SHORT if tag in _SHORT_TAGS else _LONG, 1, value)
         following = 0 if page == pages - 1 else start + len(strip) + len(padding)
         file += struct.pack("<I", following) + strip + padding
     return bytes(file)
