@@ -115,11 +115,14 @@ class Session:
         seconds, _ = self._run(self.plan["packed"], out)
         log = [json.loads(line) for line in (out / "events.jsonl").read_text(encoding="utf-8").splitlines()]
         events = [record for record in log if str(record.get("event", "")).startswith("OFFLINE_")]
-        assert any(record["event"] == "OFFLINE_INSTALL" for record in events), f"no OFFLINE_INSTALL in {out}"
+        installed = [record for record in events if record["event"] == "OFFLINE_INSTALL" and record["ok"]]
+        assert [record["package"] for record in installed] == ["imagecodecs"], f"installed: {installed}"
         masks, packed = _hashes(self.out), _hashes(out)
         assert masks == packed, f"other results from packed volumes: {masks} and {packed}"
         self._vesu("ledger", "verify", out / "events.jsonl")
-        return {"run_s": seconds, "events": events, "imagecodecs": self._packages().get("imagecodecs")}
+        resolved = next(record for record in reversed(events) if record["event"] == "OFFLINE_RESOLVED")
+        assert Path(resolved["wheel"]).parent == self.wheelhouse, f"installed from elsewhere: {resolved['wheel']}"
+        return {"run_s": seconds, "imagecodecs": resolved["version"], "events": events}
 
     def _run(self, data: str | None, out: Path) -> tuple[float, str]:
         settings = [word for setting in self.plan["settings"] for word in ("--set", setting)]
