@@ -39,7 +39,8 @@ def make_environment(interpreter: Interpreter, packages: Sequence[str], folder: 
     _call([interpreter.path, "-m", "venv", folder], "virtual environment")
     python = folder / "bin" / "python"
     if packages:
-        _call([python, "-m", "pip", "install", "-q", "--only-binary", ":all:", *packages], "packages of the image")
+        quickly = ("-q", "--no-compile", "--only-binary", ":all:")  # what is imported is compiled then
+        _call([python, "-m", "pip", "install", *quickly, *packages], "packages of the image")
     return python
 
 

@@ -13,11 +13,12 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from offline import sandbox
-from offline.cases import Case, generate, prove
+from offline.cases import Case, Outcome, generate, prove
 from offline.images import IMAGES
 from offline.interpreters import WANTED, find
 from offline.pack import stale_members
@@ -48,21 +49,26 @@ def main() -> int:
         if members:
             print(f"NOTE: {wheel} is of another state of the code: {', '.join(members[:5])} ...", file=sys.stderr)
     steps = [step for step in STEPS if step not in arguments.skip]
-    outcomes = []
+    outcomes: list[Outcome] = []
+    found = summarise(outcomes, missing, wheelhouse)
     with tempfile.TemporaryDirectory(prefix="vesu-offline-") as name:
         data = generate(Path(name, "data"))
         for case in (Case(each, image, LAYOUT[image]) for each in interpreters for image in arguments.image):
             print(f"{case.name} ({case.interpreter.version}, {case.layout}) ...", flush=True)
             with tempfile.TemporaryDirectory(prefix=f"{case.name}-", dir=name) as folder:
                 outcomes.append(prove(case, wheelhouse, data, Path(folder), steps))
-    found = summarise(outcomes, missing, wheelhouse) | {"stale_members": stale}
+            found = summarise(outcomes, missing, wheelhouse) | {"stale_members": stale}
+            _write(arguments.out, found)  # after each case: an interrupted proof has proved what it has
     print(table(outcomes))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     for problem in found["problems"]:
         print(f"FAILED: {problem}", file=sys.stderr)
     print(f"{arguments.out}: {len(outcomes)} cases, {len(found['problems'])} problems, {len(missing)} Pythons missing")
     return 1 if found["problems"] else 0
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
