@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts wheels wheels-twice docs ranks clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts wheels wheels-twice docs ranks wheels-test clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ faults: $(VENV)/.built $(VENV)/.dev  ## The fault campaign: kills, refusing disk
 	$(BIN)/python tests/faults/campaign.py --full --out build/faults.json
 	$(BIN)/python tests/kill_run.py --kills 200 --out build/kills.json
 	$(BIN)/python tests/cut_run.py --seeds 3 --out build/cuts.json
+
+wheels-test: $(VENV)/.built  ## Install from wheels-offline/ and run where there is no network, on each Python at hand (VESU_PYTHONS); ten minutes
+	$(BIN)/python tests/offline/prove_offline.py --wheelhouse wheels-offline --out build/offline.json
 
 real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VESU_DATA or ../shared/data); prints the figures of docs/measured.md
 	$(BIN)/python benches/real_input.py --out build/real

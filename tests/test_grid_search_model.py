@@ -15,6 +15,7 @@ import reference_prox as reference
 from test_grid_search import data
 from vesu.errors import ArgumentError, FileError, FormatError
 from vesu.grid_search import ElasticNetLogisticGrid, ProxFitModel
+from vesu.grid_search.npzfile import write_npz
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +240,11 @@ def test_damaged_bytes_are_refused_or_harmless(draw):
     content = content[: draw.draw(st.integers(0, len(content)))] if draw.draw(st.booleans()) else content
     with contextlib.suppress(FormatError):
         ProxFitModel.load(io.BytesIO(bytes(content)))
+
+
+def test_a_file_holds_its_members_and_nothing_else() -> None:
+    buffer = io.BytesIO()
+    write_npz(buffer, {"a": 1}, {"b": np.arange(3)})
+    assert zipfile.ZipFile(buffer).namelist() == ["meta.npy", "b.npy"]  # NumPy 2.0's savez would add allow_pickle.npy
+    with pytest.raises(ValueError, match=r"pickle|object"):
+        write_npz(io.BytesIO(), {}, {"b": np.array([{}])})

@@ -23,6 +23,7 @@ OTHER_VARIABLES = {
     "VESU_BENCH_FULL",
     "VESU_SESSION_START",
     "VESU_WHEELHOUSE",
+    "VESU_PYTHONS",
 }
 """Variables of vesu that are no configuration keys (docs/configuration.md)."""
 

@@ -36,7 +36,13 @@ def write_npz(
     """
     text = json.dumps(meta, sort_keys=True, allow_nan=False).encode()
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{META: np.frombuffer(text, np.uint8), **arrays})
+    # Not np.savez: NumPy 2.0, on Kaggle's image, stores its allow_pickle=False as one more array and pickles objects.
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in {META: np.frombuffer(text, np.uint8), **arrays}.items():
+            npy = io.BytesIO()
+            np.lib.format.write_array(npy, np.asanyarray(array), allow_pickle=False)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                member.write(npy.getbuffer())
     if not isinstance(file, (str, os.PathLike)):
         file.write(buffer.getvalue())
         return

@@ -1,0 +1,1 @@
+"""Proof that vesu installs and runs without a network: `docs/offline_proof.md`."""
