@@ -144,6 +144,17 @@ def test_a_label_that_is_all_unlabelled_beside_good_ones_is_named(copy_of: Path)
         vesu.run(copy_of, copy_of.parent / "run", display="none", config=vesu.load_config(environment={}))
 
 
+def test_training_volumes_without_any_surface_are_named(
+    copy_of: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in sorted((copy_of / "train_labels").glob("*.tif")):
+        vesu.write_volume(label, np.zeros_like(vesu.read_volume(label)))
+    assert main(["run", str(copy_of), "--out", str(tmp_path / "run"), *SMALL]) == 2
+    message = capsys.readouterr().err
+    names = [label.stem for label in (copy_of / "train_labels").glob("*.tif")]
+    assert "no surface in their labels" in message and any(name in message for name in names), message
+
+
 @pytest.mark.parametrize("limit_kib", [1, 40, 400])
 def test_a_full_disk_is_named_and_leaves_no_half_file(dataset: Path, tmp_path: Path, limit_kib: int) -> None:
     def no_large_files() -> None:

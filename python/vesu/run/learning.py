@@ -9,7 +9,7 @@ from vesu import _core
 from vesu.data.cache import ArrayCache
 from vesu.data.discover import Pair
 from vesu.data.storage import write_json_atomic
-from vesu.errors import ArgumentError
+from vesu.errors import ArgumentError, DataError
 from vesu.features import FeatureSpec
 from vesu.grid_search import (
     AnySamples,
@@ -57,7 +57,21 @@ def prepare(session: Session, split: Split, cache: ArrayCache, spec: FeatureSpec
     ids = load(session, pairs, cache)
     identify(session, split, ids, spec)
     draws = Draws(session, cache, spec, ids, coverage)
-    return Prepared(split, ids, _train_data(session, draws, split, pairs), draws)
+    data = _train_data(session, draws, split, pairs)
+    _require_both_classes("training", split.train, data.train)
+    _require_both_classes("validation", split.validation, data.validation)
+    return Prepared(split, ids, data, draws)
+
+
+def _require_both_classes(what: str, pairs: Sequence[Pair], samples: AnySamples) -> None:
+    """Nothing can be learned from, or chosen on, volumes without a surface, or without anything else."""
+    n_background, n_surface = samples.class_sizes()
+    if min(n_background, n_surface) == 0:
+        found = "no surface" if n_surface == 0 else "nothing but surface"
+        names = ", ".join(pair.volume_id for pair in pairs[:5]) + (", ..." if len(pairs) > 5 else "")
+        raise DataError(
+            f"{what} volumes ({names}): got {found} in their labels; accepted: background (0) and surface (1)"
+        )
 
 
 def identify(session: Session, split: Split, ids: Mapping[str, stages.SourceIds], spec: FeatureSpec) -> None:
