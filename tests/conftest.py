@@ -1,6 +1,7 @@
 """Shared fixtures: a small generated data set and one finished run on it."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ from vesu.run.pipeline import RunResult
 
 SMALL = ["sampling.voxels_per_volume=1500", "segment.dust.min_voxels=30"]
 """A mini run: fewer voxels; the grid and its iterations stay whole (R50)."""
+
+
+def pytest_configure() -> None:
+    """A suite that a shell started in its background inherits a deaf ear to Ctrl-C, which many tests press."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
