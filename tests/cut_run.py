@@ -19,7 +19,7 @@ from typing import Any
 import vesu
 from cuts import result_of
 from vesu.data.phantom import write_dataset
-from vesu.run.pipeline import _Run
+from vesu.run import ending
 
 SETTINGS = ("sampling.voxels_per_volume=1000", "segment.dust.min_voxels=30", "search.supervised_epochs=2")
 WORKERS = 2
@@ -34,7 +34,7 @@ def config_of(seed: int) -> vesu.RunConfig:
 
 def ran(data: Path, out: Path, cache: Path, seed: int, checkpoint: Path | None = None) -> dict[str, str]:
     """A run, from a checkpoint where one is given; without the HTML report, which no result depends on."""
-    _Run._report = lambda self: (None, "left out")  # type: ignore[method-assign]
+    ending._report = lambda *_: (None, "left out")
     vesu.run(data, out, config=config_of(seed), display="none", cache=cache, resume=checkpoint)
     return result_of(out)
 
