@@ -1,5 +1,6 @@
 """All parts of a phase into one folder, each checked before anything is written: :func:`merge`."""
 
+import html
 import os
 import shutil
 import uuid
@@ -89,7 +90,7 @@ class MergeReport:
         found = f"{self.n_arrays} arrays" if self.submission is None else f"{len(self.submission.members)} masks"
         return (
             f"<b>vesu merge</b> of {len(self.parts)} parts ({self.phase}): {self.n_volumes} volumes, {found}; files in "
-            f"<code>{self.folder}</code>"
+            f"<code>{html.escape(str(self.folder))}</code>"
         )
 
 
