@@ -1,6 +1,7 @@
 """Configuration: sources, refusals, and the client's floor."""
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -218,3 +219,10 @@ def test_the_documentation_lists_every_parameter_of_every_step() -> None:
     for (name, key), value in rows.items():
         row = f"| `{name}.{key}` | `{'none' if value is None else value}` | "
         assert row in text and f"{row}|" not in text, (name, key)
+
+
+def test_every_variable_that_the_package_reads_is_no_mistyped_key() -> None:
+    package = Path(load_config.__code__.co_filename).parents[1]
+    read = {name for path in package.rglob("*.py") for name in re.findall(r'= "(VESU_[A-Z_]*[A-Z])"', path.read_text())}
+    assert {"VESU_RANKS_TIMEOUT_S", "VESU_WHEELHOUSE", "VESU_DATA_ROOT"} <= read
+    assert load_config(environment=dict.fromkeys(read, "1")) == load_config(environment={})

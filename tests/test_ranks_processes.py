@@ -109,6 +109,13 @@ def test_what_processes_cannot_share_is_refused_first(monkeypatch: pytest.Monkey
         pass
 
 
+@pytest.mark.parametrize("world", ["two", "", "0", "-1", "²"])
+def test_a_number_of_processes_that_is_none_is_named(world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(ArgumentError, match="WORLD_SIZE: got"), joined(vesu.RunConfig()):
+        pass
+
+
 def test_a_process_that_cannot_train_says_so_before_anyone_waits(tmp_path: Path) -> None:
     config, trainee = vesu.RunConfig(), _Trainee(vesu.RunConfig(), tmp_path / "cache")
     fields = {"config": json.loads(json.dumps(config.to_json())), "teachers": ["a"], "resume": [], "device": "cpu"}

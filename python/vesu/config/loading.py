@@ -24,6 +24,7 @@ OTHER_VARIABLES = {
     "VESU_SESSION_START",
     "VESU_WHEELHOUSE",
     "VESU_PYTHONS",
+    "VESU_RANKS_TIMEOUT_S",
 }
 """Variables of vesu that are no configuration keys (docs/configuration.md)."""
 

@@ -192,7 +192,7 @@ def joined(config: RunConfig) -> Iterator[Ranks | None]:
     Raises
     ------
     ArgumentError
-        A solver or a device that processes cannot share.
+        A solver or a device that processes cannot share; a ``WORLD_SIZE`` that is no number.
     MissingPackageError
         torch is not installed.
 
@@ -207,7 +207,7 @@ def joined(config: RunConfig) -> Iterator[Ranks | None]:
     ...     print(ranks)
     None
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _world() == 1:
         yield None
         return
     _check(config)
@@ -250,6 +250,13 @@ def require_divisible(world: int, config: RunConfig) -> None:
     if config.student.accumulate % world:
         got, accepted = config.student.accumulate, f"a multiple of the {world} processes"
         raise ArgumentError(f"student.accumulate: got {got}; accepted: {accepted}")
+
+
+def _world() -> int:
+    given = os.environ.get("WORLD_SIZE", "1")
+    if not (given.isascii() and given.isdigit() and int(given) > 0):
+        raise ArgumentError(f"WORLD_SIZE: got {given!r}; accepted: the number of processes, as torchrun sets it")
+    return int(given)
 
 
 def _timeout_s() -> float:
