@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from vesu.comparison import paired_gain, promote, promote_in_steps
 from vesu.distill.ablation import leave_one_teacher_out
-from vesu.distill.promotion import paired_gain, promote, promote_in_steps
 from vesu.errors import ArgumentError, FormatError, ResumeIncompatible
 from vesu.ledger import canonical_json
 
@@ -220,6 +220,7 @@ def test_the_interval_is_that_of_a_slow_bootstrap() -> None:  # R26
 def test_promotion_needs_every_seed_and_the_interval() -> None:  # R26
     sure = promote(*table(3, 6, 0, 0.05, 0.01))
     assert sure.promoted and sure.gain.low > 0
+    assert not promote(*table(3, 6, 0, 0.05, 0.01), min_seeds=4).promoted
     one_seed = promote({0: 0.1}, {0: 0.9})
     assert not one_seed.promoted and "one seed" in one_seed.reason
     against = promote({0: 0.5, 1: 0.5, 2: 0.5}, {0: 0.9, 1: 0.9, 2: 0.49})

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from vesu.comparison import ONE_NUMBER, PairedGain, paired_gain
 from vesu.data.storage import write_json_atomic
-from vesu.distill.promotion import ONE_NUMBER, PairedGain, paired_gain
 from vesu.distill.values import Emit
 from vesu.errors import ArgumentError, FileError, FormatError, ResumeIncompatible
 from vesu.notebook import table

@@ -1,17 +1,21 @@
-"""Paired gains and the rule by which a variant is promoted (R21, R26): a gain counts when it is stable, not when it is
-the largest of many."""
+"""Paired gains and the rule by which a variant is promoted (R10, R21, R26, R43).
 
-from collections.abc import Mapping, Sequence
+A gain counts when it is stable, not when it is the largest of many.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vesu.distill.values import Emit
 from vesu.errors import ArgumentError
 
 __all__ = ["PairedGain", "Promotion", "Scores", "paired_gain", "promote", "promote_in_steps"]
+
+Emit: TypeAlias = Callable[[str, Mapping[str, Any]], None]
+"""Writes an event: its name, then its fields."""
 
 Scores: TypeAlias = Mapping[int, float | Mapping[str, float]]
 """A variant's score by seed: one number, or one a validation volume; higher is better."""
@@ -53,9 +57,9 @@ class PairedGain:
         """Mean difference of each seed."""
         return tuple(float(np.mean(row)) for row in self.differences)
 
-    def is_stable(self, min_gain: float = 0.0) -> bool:
-        """The rule: two seeds or more, a gain above `min_gain` in every one, and the interval above it too."""
-        return len(self.seeds) >= 2 and min(self.by_seed) > min_gain and self.low > min_gain
+    def is_stable(self, min_gain: float = 0.0, min_seeds: int = 2) -> bool:
+        """The rule: `min_seeds` or more, a gain above `min_gain` in every one, and the interval above it too."""
+        return len(self.seeds) >= max(min_seeds, 2) and min(self.by_seed) > min_gain and self.low > min_gain
 
     def to_json(self) -> dict[str, Any]:
         """JSON types: the content of events and files."""
@@ -146,6 +150,7 @@ def promote(
     *,
     names: tuple[str, str] = ("baseline", "variant"),
     min_gain: float = 0.0,
+    min_seeds: int = 2,
     confidence: float = 0.95,
     emit: Emit | None = None,
 ) -> Promotion:
@@ -159,13 +164,15 @@ def promote(
         Of baseline and variant, for the record.
     min_gain : float
         Smaller gains than this are not worth the change.
+    min_seeds : int
+        Fewer seeds than this promote nothing (at least two).
     emit : callable, optional
         Gets ``VARIANT_PROMOTION`` with the decision and its figures.
 
     Returns
     -------
     Promotion
-        Promoted if there are two seeds or more, the gain of each exceeds `min_gain`, and so does the interval's lower
+        Promoted if there are `min_seeds` or more, the gain of each exceeds `min_gain`, and so does the interval's lower
         end; `reason` says which did not.
 
     Raises
@@ -183,14 +190,19 @@ def promote(
     'seed 1: gain -0.01, not above 0'
     """
     gain = paired_gain(baseline, variant, confidence=confidence)
-    decision = Promotion(*names, gain.is_stable(min_gain), _reason(gain, min_gain), gain)
+    decision = Promotion(*names, gain.is_stable(min_gain, min_seeds), _reason(gain, min_gain, min_seeds), gain)
     if emit is not None:
         emit("VARIANT_PROMOTION", decision.to_json())
     return decision
 
 
 def promote_in_steps(
-    variants: Mapping[str, Scores], *, min_gain: float = 0.0, confidence: float = 0.95, emit: Emit | None = None
+    variants: Mapping[str, Scores],
+    *,
+    min_gain: float = 0.0,
+    min_seeds: int = 2,
+    confidence: float = 0.95,
+    emit: Emit | None = None,
 ) -> tuple[str, tuple[Promotion, ...]]:
     """The campaign: each variant in turn against the best so far, as P1, P2, P3 (R26).
 
@@ -198,7 +210,7 @@ def promote_in_steps(
     ----------
     variants : mapping of str to scores
         In the order of the campaign, the simplest first.
-    min_gain, confidence, emit
+    min_gain, min_seeds, confidence, emit
         See :func:`promote`.
 
     Returns
@@ -230,6 +242,7 @@ def promote_in_steps(
             variants[name],
             names=(best, name),
             min_gain=min_gain,
+            min_seeds=min_seeds,
             confidence=confidence,
             emit=emit,
         )
@@ -238,9 +251,11 @@ def promote_in_steps(
     return best, tuple(decisions)
 
 
-def _reason(gain: PairedGain, min_gain: float) -> str:
+def _reason(gain: PairedGain, min_gain: float, min_seeds: int) -> str:
     if len(gain.seeds) < 2:
         return "one seed: nothing is known of its stability"
+    if len(gain.seeds) < min_seeds:
+        return f"{len(gain.seeds)} seeds, {min_seeds} are needed"
     for seed, each in zip(gain.seeds, gain.by_seed, strict=True):
         if not each > min_gain:
             return f"seed {seed}: gain {each:.3g}, not above {min_gain:g}"
