@@ -1,9 +1,10 @@
 """The run's configuration: frozen dataclasses from TOML, the environment (``VESU_*``) and the command line.
 
 What is searched, segmented and scored stands in ``sections``, teachers and student in ``learned``, what keeps a long
-run in ``keeping``; ``loading`` reads all.
+run in ``keeping``; ``loading`` reads all, ``aliases`` knows the history's variables.
 """
 
+from vesu.config.aliases import ALIASES, Alias, AliasUse
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
 from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
 from vesu.config.loading import OTHER_VARIABLES, load_config
@@ -20,8 +21,11 @@ from vesu.config.sections import (
 )
 
 __all__ = [
+    "ALIASES",
     "OTHER_VARIABLES",
     "PRESETS",
+    "Alias",
+    "AliasUse",
     "CalibrationSettings",
     "CheckpointConfig",
     "Fallback",
