@@ -11,10 +11,10 @@ from vesu.config.aliases import AliasUse, alias_settings
 from vesu.config.checks import require
 from vesu.config.sections import RunConfig, SegmentSettings
 from vesu.errors import ArgumentError, FileError
-from vesu.segmentation import STEPS, parameters, steps_from_tables
+from vesu.segmentation import STEPS, SegmentConfig, parameters, steps_from_tables
 from vesu.segmentation.threshold import ThresholdRule
 
-__all__ = ["OTHER_VARIABLES", "load_config"]
+__all__ = ["OTHER_VARIABLES", "config_from_json", "load_config", "load_ladder"]
 
 OTHER_VARIABLES = {
     "VESU_NUM_THREADS",
@@ -86,6 +86,55 @@ def load_config(
     except ArgumentError as error:
         raise _named(error, aliases) from None
     return dataclasses.replace(built, aliases_used=tuple(aliases))
+
+
+def config_from_json(values: Mapping[str, Any]) -> RunConfig:
+    """The configuration that :meth:`RunConfig.to_json` gave, such as the one in a run's ``config.json``.
+
+    Parameters
+    ----------
+    values : mapping
+        As JSON gives it back; what is not in it has its default.
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`load_config` does.
+
+    Examples
+    --------
+    >>> config_from_json(RunConfig(seed=3).to_json()) == RunConfig(seed=3)
+    True
+    """
+    copied: dict[str, Any] = {}
+    _merge(copied, values, "config")
+    _make_steps(copied.get("segment", {}))
+    built: RunConfig = _build(RunConfig, copied, "")
+    return built
+
+
+def load_ladder(path: str | Path) -> SegmentConfig:
+    """The ladder that a TOML file tells whole, such as a ``tuned.toml``; its rule as it stands there.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`load_config`; a file without ``segment.steps``: the default ladder is fitted to no model.
+    FileError
+        The file cannot be read.
+
+    Examples
+    --------
+    >>> load_ladder("run/tuning/tuned.toml")  # doctest: +SKIP
+    """
+    tables = _read_toml(Path(path)).get("segment")
+    told = isinstance(tables, Mapping) and "steps" in tables
+    require(str(path), "no segment.steps" if not told else "it", told, "a file with a ladder, such as a tuned.toml")
+    return load_config(path, environment={}).segment.ladder
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
