@@ -58,7 +58,7 @@ def _table(name: str, section: Any, default: Any) -> Iterator[str]:
     }
     tables = {key: value for key, value in values.items() if dataclasses.is_dataclass(value)}
     lines = [
-        f"{key} = {toml_value(_entries(value) if key == 'steps' else value)}"
+        f"{key} = {_ladder(value) if key == 'steps' else toml_value(value)}"
         for key, value in values.items()
         if key not in tables and value != getattr(default, key)
     ]
@@ -69,6 +69,7 @@ def _table(name: str, section: Any, default: Any) -> Iterator[str]:
         yield from _table(f"{name}.{key}" if name else key, table, getattr(default, key))
 
 
-def _entries(steps: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """The ladder as a list of tables, each with all of a step's parameters."""
-    return [dataclasses.asdict(step) for step in steps]
+def _ladder(steps: tuple[Any, ...]) -> str:
+    """The steps, a line each, with all of their parameters."""
+    lines = [f"    {toml_value(dataclasses.asdict(step))},\n" for step in steps]
+    return f"[\n{''.join(lines)}]"

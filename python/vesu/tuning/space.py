@@ -307,12 +307,11 @@ def _parameter(value: Any) -> Parameter:
 def _usual(step: Any) -> dict[str, Parameter]:
     """Parameters of a step that are worth tuning, around their present values."""
     if step.name == "threshold":
-        value = step.rule.value
-        around = (
-            (1 - 3 * (1 - value), 1 - (1 - value) / 3) if step.rule.mode == "quantile" else (value / 2, value * 1.5)
-        )
+        value, mode = step.rule.value, step.rule.mode
+        share = max(1 - value, 1e-4)  # of the voxels that a quantile leaves
+        low, high = (1 - 3 * share, 1 - share / 3) if mode == "quantile" else (value / 2, value * 1.5)
         return {
-            "rule.value": Range(round(max(0.0, around[0]), 6), round(max(1e-6, min(1.0, around[1])), 6)),
+            "rule.value": Range(round(max(0.0, low), 6), round(max(1e-6, min(1.0, high)), 6)),
             "rule.low_factor": Range(0.3, 1.0),
         }
     usual: dict[str, dict[str, Parameter]] = {
