@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "distill": BESIDE | {"comparison", "data"},
     "scoring": BESIDE | {"data", "volume"},
     "submission": BESIDE | {"data"},
+    "tuning": BESIDE | {"comparison", "segmentation"},
     "report": BESIDE | {"ledger", "data"},
 }
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from vesu.errors import ArgumentError
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -45,8 +47,11 @@ def add_config(parser: Parser, pipeline: str = "vesu (default), or a historical 
     )
 
 
-def config_of(arguments: Arguments) -> "RunConfig":
-    """The configuration of a command line: file, environment, options."""
+def config_of(arguments: Arguments, *, may_be_dry: bool = False) -> "RunConfig":
+    """The configuration of a command line: file, environment, options.
+
+    A dry run that was asked for (in the environment, say) is refused where a command would not honour it.
+    """
     from vesu.config import load_config
 
     given = {
@@ -57,4 +62,9 @@ def config_of(arguments: Arguments) -> "RunConfig":
     chosen = [
         f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in given.items() if value is not None
     ]
-    return load_config(arguments.config, overrides=[*arguments.set, *chosen])
+    if getattr(arguments, "dry_run", False):
+        chosen.append("dry_run=true")
+    config = load_config(arguments.config, overrides=[*arguments.set, *chosen])
+    if config.dry_run and not may_be_dry:
+        raise ArgumentError("dry_run: got true for what has no dry run; accepted: for `vesu run` in one piece")
+    return config

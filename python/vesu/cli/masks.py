@@ -19,7 +19,11 @@ def add(commands: Commands) -> None:
     """Declare the commands."""
     cut = command(commands, "segment", _segment, "segment one CT volume with a trained model or a historical scorer")
     cut.add_argument("volume", type=Path, help="multipage TIFF")
-    cut.add_argument("--model", type=Path, help="run folder that holds model.npz and model.json")
+    cut.add_argument(
+        "--model",
+        type=Path,
+        help="run folder that holds model.npz and model.json; with --config, the file's ladder cuts its probability",
+    )
     cut.add_argument("--out", type=Path, required=True, help="mask to write, a TIFF of 0/1")
     cut.add_argument(
         "--probability", type=Path, help="also write the float32 probability (of a scorer: its score) as a TIFF"
@@ -46,8 +50,8 @@ def _segment(arguments: Arguments) -> None:
     from vesu.data.volumes import write_volume
 
     if arguments.model is not None:
-        if arguments.pipeline not in (None, "vesu") or arguments.config or arguments.set:
-            raise ArgumentError("--model: got it beside --pipeline, --config or --set; accepted: a model knows its own")
+        if arguments.pipeline not in (None, "vesu") or arguments.set:
+            raise ArgumentError("--model: got it beside --pipeline or --set; accepted: alone, or --config for a ladder")
         probability, result = _by_model(arguments)
     else:
         probability, result = _by_scorer(arguments)
@@ -62,14 +66,16 @@ def _segment(arguments: Arguments) -> None:
 
 
 def _by_model(arguments: Arguments) -> "tuple[NDArray[np.float32], Segmentation]":
+    from vesu.config import load_ladder
     from vesu.data.volumes import read_volume
     from vesu.run.model import SurfaceModel
     from vesu.segmentation import segment
 
     _check_outputs(arguments.volume, arguments.out, arguments.probability)
     model = SurfaceModel.load(arguments.model)
+    ladder = model.segment_config if arguments.config is None else load_ladder(arguments.config)
     prediction = model.predict(read_volume(arguments.volume))
-    result = segment(prediction.probability, model.segment_config, uncertainty=prediction.uncertainty)
+    result = segment(prediction.probability, ladder, uncertainty=prediction.uncertainty)
     return prediction.probability, result
 
 

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vesu.cli import parts
 from vesu.cli.arguments import Arguments, Commands, Parser, add_config, command, config_of
 from vesu.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from vesu.config import RunConfig
 
 STOPPED = 3
 
@@ -30,6 +33,11 @@ def add(commands: Commands) -> None:
     )
     run.add_argument("--out", type=Path, default=Path("run"), help="run folder (default: run)")
     run.add_argument("--cache", type=Path, help="folder of decoded volumes and features (default: OUT/cache)")
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="look at everything that the run would need, say what is missing, run nothing (exit code 2 if blocked)",
+    )
     run.add_argument("--quiet", action="store_true", help="no progress bar, no tree heads")
     run.add_argument(
         "--resume-from-checkpoint",
@@ -87,6 +95,9 @@ def _demo(arguments: Arguments) -> None:
 def _run(arguments: Arguments) -> None:
     if parts.do_part(arguments):
         return
+    if (config := config_of(arguments, may_be_dry=True)).dry_run:
+        _dry_run(arguments, config)
+        return
     _execute(
         arguments,
         arguments.data,
@@ -98,6 +109,18 @@ def _run(arguments: Arguments) -> None:
         phase=arguments.phase or "all",
         masks=arguments.masks,
     )
+
+
+def _dry_run(arguments: Arguments, config: "RunConfig") -> None:
+    from vesu.run.dry_run import dry_run
+
+    for name in ("resume_from_checkpoint", "masks"):
+        if getattr(arguments, name) is not None:
+            word = name.replace("_", "-")
+            raise ArgumentError(f"--{word}: got it for a dry run; accepted: a dry run of a new run")
+    found = dry_run(arguments.data, arguments.out, config=config, cache=arguments.cache, restart=arguments.restart)
+    print(found)
+    found.raise_if_blocked()
 
 
 def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "none"], **how: Any) -> None:

@@ -1,12 +1,13 @@
 """The run's configuration: frozen dataclasses from TOML, the environment (``VESU_*``) and the command line.
 
 What is searched, segmented and scored stands in ``sections``, teachers and student in ``learned``, what keeps a long
-run in ``keeping``; ``loading`` reads all.
+run in ``keeping``; ``loading`` reads all, ``writing`` writes it, ``aliases`` knows the history's variables.
 """
 
+from vesu.config.aliases import ALIASES, Alias, AliasUse
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
 from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
-from vesu.config.loading import OTHER_VARIABLES, load_config
+from vesu.config.loading import OTHER_VARIABLES, config_from_json, load_config, load_ladder
 from vesu.config.sections import (
     CalibrationSettings,
     FeatureConfig,
@@ -18,10 +19,14 @@ from vesu.config.sections import (
     SearchConfig,
     SegmentSettings,
 )
+from vesu.config.writing import config_toml, toml_value
 
 __all__ = [
+    "ALIASES",
     "OTHER_VARIABLES",
     "PRESETS",
+    "Alias",
+    "AliasUse",
     "CalibrationSettings",
     "CheckpointConfig",
     "Fallback",
@@ -37,5 +42,9 @@ __all__ = [
     "StudentConfig",
     "TeacherConfig",
     "TimeConfig",
+    "config_from_json",
+    "config_toml",
     "load_config",
+    "load_ladder",
+    "toml_value",
 ]

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+from vesu.config.aliases import AliasUse
 from vesu.config.checks import require
 from vesu.config.keeping import CheckpointConfig, MemoryConfig, TimeConfig
 from vesu.config.learned import StudentConfig, TeacherConfig
@@ -35,6 +36,7 @@ L1_FLOOR = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 L2_FLOOR = (1e-4, 1e-3, 1e-2)
 META_NEURONS_FLOOR = 9
 MAX_ITER_FLOOR = 120
+MAX_TAG = 200
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,10 @@ class RunConfig:
 
     pipeline: Pipeline = "vesu"
     """'vesu' searches and segments; 'nx46' and 'nx47' are the historical scorers, and train nothing."""
+    tag: str = ""
+    """A name for the run, for people: it stands in its log and summary and changes nothing."""
+    dry_run: bool = False
+    """Look at everything that a run would need, and run nothing (`vesu run --dry-run`)."""
     seed: int = 0
     """Seed of sampling, split, bootstrap and initialisation."""
     n_threads: int | None = None
@@ -296,10 +302,14 @@ class RunConfig:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     nx46: NX46Config = field(default_factory=NX46Config)
     nx47: NX47Config = field(default_factory=NX47Config)
+    aliases_used: tuple[AliasUse, ...] = field(default=(), compare=False, repr=False, metadata={"key": False})
+    """No key: the historical variables that this was read with."""
 
     def __post_init__(self) -> None:
         names = get_args(Pipeline)
         require("pipeline", repr(self.pipeline), self.pipeline in names, " or ".join(map(repr, names)))
+        good = len(self.tag) <= MAX_TAG and self.tag.isprintable()
+        require("tag", repr(self.tag), good, f"printable text of at most {MAX_TAG} characters")
         require("seed", self.seed, 0 <= self.seed < 2**63, "0 to 2**63 - 1")
         require(
             "n_threads", self.n_threads, self.n_threads is None or 1 <= self.n_threads <= 1024, "1 to 1024, or none"
@@ -308,5 +318,7 @@ class RunConfig:
         require("max_feature_gib", self.max_feature_gib, 0 < self.max_feature_gib < 2**30, "a positive number of GiB")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict of every value, nested by section."""
-        return dataclasses.asdict(self)
+        """Plain dict of every key's value, nested by section."""
+        values = dataclasses.asdict(self)
+        del values["aliases_used"]
+        return values

@@ -53,6 +53,7 @@ def summarise(
         "version": _core.__version__,
         "git_sha": session.git_sha,
         "status": status,
+        "tag": session.config.tag,
         "pipeline": session.config.pipeline,
         "seed": session.config.seed,
         "started_ns": str(session.started_ns),

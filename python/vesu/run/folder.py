@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from vesu.data.storage import make_folder, remove_abandoned
 from vesu.errors import DataError, FileError
 from vesu.run.checkpoint import CheckpointStore
 
-__all__ = ["OUTPUTS", "claimed", "locked"]
+__all__ = ["OUTPUTS", "check_claimable", "claimed", "locked"]
 
 # What a run leaves in its folder; a repeated run replaces exactly these and touches nothing else.
 OUTPUTS = (
@@ -42,6 +43,7 @@ OUTPUTS = (
     "v3_train_coverage_report.json",
     "RUN_PROFILE_SUMMARY.json",
     "post_mortem.json",
+    "tuning",
 )
 FOLDERS = ("segment", "validation", "masks")
 
@@ -77,12 +79,7 @@ def claimed(folder: Path, *, goes_on: bool = False, restart: bool = False) -> It
     """
     try:
         make_folder(folder)
-        foreign = [name for name in OUTPUTS if (folder / name).exists()]
-        if foreign and not (folder / MARK).exists():
-            raise DataError(
-                f"out: got {folder}, which holds {', '.join(foreign)} that no vesu run wrote; "
-                "accepted: a new or empty folder, or the folder of an earlier run"
-            )
+        _refuse_foreign(folder)
         with locked(folder):
             if not (goes_on or restart):
                 _refuse_unfinished(folder)
@@ -92,6 +89,32 @@ def claimed(folder: Path, *, goes_on: bool = False, restart: bool = False) -> It
         raise
     except OSError as error:
         raise FileError(error.errno, error.strerror, error.filename or str(folder)) from error
+
+
+def check_claimable(folder: Path, *, restart: bool = False) -> None:
+    """Whether :func:`claimed` would have the folder for a new run; nothing is written.
+
+    Raises
+    ------
+    DataError, FileError
+        As :func:`claimed` does.
+    """
+    _refuse_foreign(folder)
+    if not (folder / MARK).exists():
+        return
+    with (folder / MARK).open("rb") as file:
+        _lock(file, folder)
+        if not restart:
+            _refuse_unfinished(folder)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    foreign = [name for name in OUTPUTS if (folder / name).exists()]
+    if foreign and not (folder / MARK).exists():
+        raise DataError(
+            f"out: got {folder}, which holds {', '.join(foreign)} that no vesu run wrote; "
+            "accepted: a new or empty folder, or the folder of an earlier run"
+        )
 
 
 def _refuse_unfinished(folder: Path) -> None:
@@ -122,11 +145,15 @@ def locked(folder: Path, mark: str = MARK) -> Iterator[None]:
         Another process writes here.
     """
     with (folder / mark).open("w") as file:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FileError(errno.EWOULDBLOCK, "another run writes here", str(folder)) from error
+        _lock(file, folder)
         yield
+
+
+def _lock(file: IO[Any], folder: Path) -> None:
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise FileError(errno.EWOULDBLOCK, "another run writes here", str(folder)) from error
 
 
 def _clear(folder: Path, names: Iterable[str]) -> None:

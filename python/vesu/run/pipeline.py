@@ -72,6 +72,8 @@ def execute(
 ) -> RunResult:
     """:func:`vesu.run` after its defaults are filled in, in the first of the processes that share it."""
     # What can be refused is refused before an earlier run's outputs are replaced.
+    if config.dry_run:
+        raise ArgumentError("config.dry_run: got True; accepted: vesu.run.dry_run.dry_run, which runs nothing")
     if display not in get_args(DisplayKind):
         raise ArgumentError(f"display: got {display!r}; accepted: one of {get_args(DisplayKind)}")
     for name, value in (("phase", phase), ("masks", masks)):
@@ -193,6 +195,8 @@ class _Run:
             config=config,
             machine=session.machine,
         )
+        for use in session.config.aliases_used:
+            session.log.emit("CONFIG_ALIAS_USED", **use.to_json())
         if session.ranks is not None:
             session.log.emit("RANKS_JOINED", processes=session.ranks.world)
         if self.previous is not None:

@@ -63,6 +63,8 @@ class RunResult:
 def _lines(result: RunResult) -> Iterator[str]:
     summary = result.summary
     validation, search, ledger = summary.get("validation"), summary.get("search"), summary["ledger"]
+    if summary.get("tag"):
+        yield f"tag         {summary['tag']}"
     if summary.get("phase") == "search":
         yield f"stopped     the model is ready: vesu run DATA --phase segment --model {result.folder} --num-parts N ..."
     elif not result.finished:
