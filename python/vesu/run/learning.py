@@ -25,6 +25,7 @@ from vesu.run.coverage import TrainCoverage
 from vesu.run.outputs import finite
 from vesu.run.plan import Split, candidates_by_epoch, epoch_settings
 from vesu.run.ranks_rows import shared_epoch, shared_training_set
+from vesu.run.rows import RowTable
 from vesu.run.session import Session
 
 __all__ = ["Prepared", "fit", "identify", "load", "prepare", "search_entry"]
@@ -115,19 +116,18 @@ def _train_data(session: Session, draws: Draws, split: Split, pairs: Sequence[Pa
         return shared_training_set(session, session.ranks, draws, split, pairs)
     training = {pair.volume_id for pair in split.train}
     limit = epoch_settings(session.config.search).limit
+    channels, most = range(len(draws.spec.names)), session.config.sampling.voxels_per_volume
+    train = RowTable(most * len(split.train), channels)
+    validation = RowTable(most * len(split.validation), channels)
     with session.phase("features", len(pairs)) as phase:
-        rows = {}
         for pair in pairs:
-            n_epochs = limit if pair.volume_id in training else 1  # the validation voxels stay the same
-            rows[pair.volume_id] = draws.rows(pair, 0, n_epochs)
+            if pair.volume_id in training:
+                train.append(draws.rows(pair, 0, limit))
+            else:
+                validation.append(draws.rows(pair, 0, 1))  # the validation voxels stay the same
             phase.advance(1)
     with session.phase("train_data", 1) as phase:
-        data = stages.training_set(
-            [rows[pair.volume_id] for pair in split.train],
-            [rows[pair.volume_id] for pair in split.validation],
-            draws.spec,
-            session.config,
-        )
+        data = stages.training_set(train, validation, draws.spec, session.config)
         session.log.emit("FEATURES_SELECTED", kept=list(data.names), dropped=[list(item) for item in data.dropped])
         phase.advance(1)
         return data
@@ -157,8 +157,9 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
             with heartbeat.around("voxels of the epoch"):
                 if session.ranks is not None:
                     return shared_epoch(session.ranks, draws, prepared.split, epoch, len(by_epoch), data.channels)
-                parts = [draws.rows(pair, epoch, len(by_epoch)) for pair in prepared.split.train]
-            return stages.epoch_rows(parts, data.channels)
+                train = prepared.split.train
+                parts = (draws.rows(pair, epoch, len(by_epoch)) for pair in train)
+                return stages.epoch_rows(parts, len(train), data.channels, session.config)
 
         def on_iteration(record: IterationRecord) -> None:
             # In one piece, so that the log holds exactly the iterations that the saved state has behind it.

@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,12 @@ from vesu.data.discover import Pair
 from vesu.data.sampling import sample_voxels
 from vesu.data.volumes import read_volume
 from vesu.errors import DataError
-from vesu.features import FeatureSpec, extract_features, gather, select_features
+from vesu.features import FeatureSpec, extract_features, gather, select_features_of
 from vesu.grid_search import AnySamples, ElasticNetLogisticGrid, IterationRecord, Samples, SearchState
 from vesu.reliability import measure_calibration
 from vesu.run.model import SurfaceModel, VolumePrediction
 from vesu.run.plan import DRAWS_PER_PASS, epoch_settings
+from vesu.run.rows import Rows, RowTable
 from vesu.run.validation import OnScored, pooled_density, validation_entry
 from vesu.scoring import score
 from vesu.segmentation import SegmentConfig, segment
@@ -52,15 +53,6 @@ class SourceIds:
 
     image: str
     label: str
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Sampled voxels of one volume: raw features, their spatial gradient magnitudes, targets."""
-
-    x: NDArray[np.float32]
-    g: NDArray[np.float32]
-    y: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -157,16 +149,12 @@ def rows_key(pair: Pair, ids: SourceIds, spec: FeatureSpec, config: RunConfig, c
     )
 
 
-def training_set(
-    train: Sequence[Rows], validation: Sequence[Rows], spec: FeatureSpec, config: RunConfig
-) -> TrainingSet:
-    """Join the volumes' rows and keep the channels that carry something of their own (R08)."""
-    joined = _join(train)
+def training_set(train: RowTable, validation: RowTable, spec: FeatureSpec, config: RunConfig) -> TrainingSet:
+    """Keep the channels that carry something of their own (R08) of all volumes' rows, which are moved, not copied."""
     settings = config.features
-    selection = select_features(
-        joined.x,
+    selection = select_features_of(
+        train.parts,
         spec.names,
-        y=joined.y,
         min_variance=settings.min_variance,
         max_correlation=settings.max_correlation,
         top_k=settings.top_k,
@@ -174,17 +162,20 @@ def training_set(
     )
     channels = selection.indices
     return TrainingSet(
-        train=keep(joined, channels),
-        validation=keep(_join(validation), channels),
+        train=train.samples(channels),
+        validation=validation.samples(channels),
         channels=channels,
         names=selection.names,
         dropped=selection.dropped,
     )
 
 
-def epoch_rows(parts: Sequence[Rows], channels: tuple[int, ...]) -> Samples:
+def epoch_rows(parts: Iterable[Rows], n_volumes: int, channels: tuple[int, ...], config: RunConfig) -> Samples:
     """The training samples of a later epoch: the first one's channels of a fresh draw (R14)."""
-    return keep(_join(parts), channels)
+    table = RowTable(n_volumes * config.sampling.voxels_per_volume, channels)
+    for rows in parts:
+        table.append(rows)
+    return table.samples()
 
 
 def fit_grid(
@@ -309,14 +300,6 @@ def training_prior(data: TrainingSet, config: RunConfig) -> float:
     """The share of surface that the search was fitted under: of its weighted samples."""
     negative, positive = data.train.class_sizes()
     return 0.5 if config.search.class_weight == "balanced" else positive / (negative + positive)
-
-
-def _join(parts: Sequence[Rows]) -> Rows:
-    return Rows(
-        x=np.concatenate([rows.x for rows in parts]),
-        g=np.concatenate([rows.g for rows in parts]),
-        y=np.concatenate([rows.y for rows in parts]),
-    )
 
 
 def keep(rows: Rows, channels: tuple[int, ...]) -> Samples:
