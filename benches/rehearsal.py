@@ -24,9 +24,8 @@ from typing import Any
 import rehearsal_data
 import rehearsal_facts
 import rehearsal_text
-from rehearsal_watch import watched
-
 import vesu
+from rehearsal_watch import watched
 from vesu.data.phantom import write_dataset
 
 STEPS = ("run", "size", "governor", "tell")
@@ -42,6 +41,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=64, help="voxels along each axis (default: 64)")
     parser.add_argument("--real-size", type=int, default=320, help="of the volumes to come (default: 320)")
     parser.add_argument("--real-data", type=Path, help="a folder with volumes of that size; default: generated ones")
+    parser.add_argument("--governor-train", type=int, default=24, help="labelled volumes of that step (default: 24)")
     parser.add_argument("--limit-s", type=float, default=60.0, help="the governor's session (default: 60)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of every run")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
@@ -73,25 +73,28 @@ def try_real_size(words: argparse.Namespace) -> None:
 
 def try_governor(words: argparse.Namespace) -> None:
     """The same run with a session that is too short for it, until it has ended, beside one with all the time."""
-    data = rehearsal_data.write_cubes(words.out / "few", n_train=24, n_test=8, size=words.size)
+    data = rehearsal_data.write_cubes(
+        words.out / "few", n_train=words.governor_train, n_test=max(1, words.governor_train // 3), size=words.size
+    )
     whole, short = words.out / "whole", words.out / "short"
     settings = settings_of(words)
     if not (words.out / "governor.json").exists():
-        shutil.rmtree(short, ignore_errors=True)
+        shutil.rmtree(short, ignore_errors=True)  # an interrupted step would leave its stops uncounted
     to_the_end(data, whole, settings, words.out / "whole.jsonl")
-    limits = [f"time.limit_s={words.limit_s}", f"time.margin_s={words.limit_s / 20}"]
-    limits += [f"time.accelerate_eta_s={words.limit_s / 2}", "time.heartbeat_s=0.5"]
-    stops = []
+    limit_s, stops = words.limit_s, list[dict[str, Any]]()
     while not done(short):
-        # A session that has all the work behind it but the last steps must not be cut for ever: each gets more time.
+        limits = [f"time.limit_s={limit_s}", f"time.margin_s={limit_s / 20}"]
+        limits += [f"time.accelerate_eta_s={limit_s / 2}", "time.heartbeat_s=0.5"]
         code = session(data, short, [*settings, *limits], words.out / "short.jsonl")
         if code not in (0, STOPPED):
             raise SystemExit(f"{short}: a session ended with {code}")
         if code == STOPPED:
             check = vesu.check_submission(short / "submission.zip", vesu.discover(data).test_shapes)
-            stops.append({"phase": rehearsal_facts.stopped_in(short), "members": len(check.members)})
+            stopped = {"phase": rehearsal_facts.stopped_in(short), "members": len(check.members)}
+            stops.append({"limit_s": limit_s, **stopped})
+            limit_s *= 2  # on a machine that slows down, a session must still get somewhere
     found = rehearsal_facts.of_governor(short, whole)
-    keep(words.out / "governor.json", {**found, "limit_s": words.limit_s, "stops": stops})
+    keep(words.out / "governor.json", {**found, "stops": stops})
     if not found["same_bits"]:
         raise SystemExit(f"{short}: its results are not those of {whole}")
 

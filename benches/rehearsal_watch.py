@@ -17,6 +17,7 @@ from typing import Any
 from vesu.run.history import History
 
 SAMPLE_S = 0.2
+AFTER = "after the phases"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -57,7 +58,8 @@ def _look(pid: int, session: int) -> Sample | None:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return None
-    memory = {words[0]: int(words[1]) * 1024 for line in status.splitlines() if len(words := line.split()) == 3}
+    rows = [line.split() for line in status.splitlines()]
+    memory = {row[0]: int(row[1]) * 1024 for row in rows if len(row) == 3 and row[2] == "kB"}
     if "VmHWM:" not in memory:
         return None
     ticks = int(after_name[11]) + int(after_name[12])  # user and system time, all threads
@@ -88,6 +90,18 @@ def phase_costs(history: History, samples: Sequence[Sample]) -> list[dict[str, A
         row["rss_bytes"] = max([row["rss_bytes"], *(sample.rss_bytes for sample in seen)])
         row["loads"] += [sample.load for sample in seen]
         row["sessions"] += 1
+    if history.phases and samples:  # what comes when the log is sealed: its verification, report, results.zip
+        last = history.phases[-1]
+        ended_ns = last.started_ns + round(last.seconds * 1e9)
+        after = [sample for sample in samples if sample.ts_ns > ended_ns] or [samples[-1]]
+        rows["after"] = {
+            "phase": AFTER,
+            "wall_s": max(after[-1].ts_ns - ended_ns, 0) / 1e9,
+            "cpu_s": max(after[-1].cpu_s - _cpu_at(samples, stamps, ended_ns), 0.0),
+            "rss_bytes": max(sample.rss_bytes for sample in after),
+            "loads": [sample.load for sample in after],
+            "sessions": 1,
+        }
     for row in rows.values():
         loads = row.pop("loads")
         row["load"] = sum(loads) / len(loads) if loads else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,14 +50,6 @@ class RowTable:
         self._g = np.empty_like(self._x)
         self._y = np.empty(capacity, np.uint8)
         self._filled = 0
-
-    @classmethod
-    def of(cls, parts: Sequence[Rows]) -> Self:
-        """All columns of rows that are at hand."""
-        table = cls(sum(len(rows.y) for rows in parts), range(parts[0].x.shape[1]))
-        for rows in parts:
-            table.append(rows)
-        return table
 
     def __len__(self) -> int:
         return self._filled

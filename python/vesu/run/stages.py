@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -85,10 +85,13 @@ def load(pair: Pair, cache: ArrayCache, n_threads: int | None) -> SourceIds:
 
 
 def cached_volume(path: Path, digest: str, cache: ArrayCache, n_threads: int | None, *, mmap: bool = False) -> Array:
-    """The decoded volume of a file, from the cache where it is there; with ``mmap`` a map of it, for many at once."""
+    """The decoded volume of a file, from the cache where it is there; with ``mmap`` a map of it, for many at once.
+
+    To decode is cheap beside computing features: a volume never takes the room of sampled rows.
+    """
     key = cache.key("volume", file=digest)
-    arrays = cache.get_or_compute(key, lambda: {"volume": read_volume(path, n_threads=n_threads)}, mmap=mmap)
-    return arrays["volume"]
+    decoded = functools.partial(read_volume, path, n_threads=n_threads)
+    return cache.get_or_compute(key, lambda: {"volume": decoded()}, mmap=mmap, dear=False)["volume"]
 
 
 def sampled_rows(
@@ -170,9 +173,9 @@ def training_set(train: RowTable, validation: RowTable, spec: FeatureSpec, confi
     )
 
 
-def epoch_rows(parts: Iterable[Rows], n_volumes: int, channels: tuple[int, ...], config: RunConfig) -> Samples:
-    """The training samples of a later epoch: the first one's channels of a fresh draw (R14)."""
-    table = RowTable(n_volumes * config.sampling.voxels_per_volume, channels)
+def epoch_rows(parts: Iterable[Rows], n_rows: int, channels: tuple[int, ...]) -> Samples:
+    """The training samples of a later epoch: the first one's channels of a fresh draw, which has as many rows (R14)."""
+    table = RowTable(n_rows, channels)
     for rows in parts:
         table.append(rows)
     return table.samples()
