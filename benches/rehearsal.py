@@ -55,9 +55,9 @@ def main() -> int:
 
 def rehearse(words: argparse.Namespace) -> None:
     """The whole run on many small volumes."""
-    data = rehearsal_data.write_cubes(words.out, n_train=words.train, n_test=words.test, size=words.size)
+    data = cubes(words, "data", words.train, words.test)
     folder = words.out / "run"
-    to_the_end(data, folder, settings_of(words), words.out / "watch.jsonl")
+    to_the_end(data, folder, words.set, words.out / "watch.jsonl")
     keep(words.out / "run.json", rehearsal_facts.of_run(folder, words.out / "watch.jsonl"))
 
 
@@ -67,24 +67,22 @@ def try_real_size(words: argparse.Namespace) -> None:
     if data is None:
         data = write_dataset(words.out / "real", n_train=2, n_test=1, shape=(size,) * 3, n_workers=1)
     folder = words.out / "size"
-    to_the_end(data, folder, settings_of(words), words.out / "size.jsonl")
+    to_the_end(data, folder, words.set, words.out / "size.jsonl")
     keep(words.out / "size.json", rehearsal_facts.of_run(folder, words.out / "size.jsonl"))
 
 
 def try_governor(words: argparse.Namespace) -> None:
     """The same run with a session that is too short for it, until it has ended, beside one with all the time."""
-    data = rehearsal_data.write_cubes(
-        words.out / "few", n_train=words.governor_train, n_test=max(1, words.governor_train // 3), size=words.size
-    )
+    data = cubes(words, "few", words.governor_train, max(1, words.governor_train // 3))
     whole, short = words.out / "whole", words.out / "short"
-    settings = settings_of(words)
+    settings = words.set
     if not (words.out / "governor.json").exists():
         shutil.rmtree(short, ignore_errors=True)  # an interrupted step would leave its stops uncounted
     to_the_end(data, whole, settings, words.out / "whole.jsonl")
     limit_s, stops = words.limit_s, list[dict[str, Any]]()
     while not done(short):
         limits = [f"time.limit_s={limit_s}", f"time.margin_s={limit_s / 20}"]
-        limits += [f"time.accelerate_eta_s={limit_s / 2}", "time.heartbeat_s=0.5"]
+        limits += [f"time.accelerate_eta_s={limit_s / 10}", "time.heartbeat_s=0.1", "n_threads=1"]
         code = session(data, short, [*settings, *limits], words.out / "short.jsonl")
         if code not in (0, STOPPED):
             raise SystemExit(f"{short}: a session ended with {code}")
@@ -110,8 +108,11 @@ def tell(words: argparse.Namespace) -> None:
 # ---- runs
 
 
-def settings_of(words: argparse.Namespace) -> list[str]:
-    return list(words.set)
+def cubes(words: argparse.Namespace, name: str, n_train: int, n_test: int) -> Path:
+    """So many small volumes, cut out of the same few."""
+    return rehearsal_data.write_cubes(
+        words.out / name, n_train=n_train, n_test=n_test, size=words.size, source=words.out / "source"
+    )
 
 
 def to_the_end(data: Path, folder: Path, settings: list[str], samples: Path) -> None:

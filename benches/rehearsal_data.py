@@ -23,15 +23,13 @@ N_TRAIN, N_TEST = 8, 2
 Cube = NDArray[np.uint8]
 
 
-def write_cubes(root: Path, *, n_train: int, n_test: int, size: int = 64, n_threads: int | None = None) -> Path:
-    """``root/data`` with so many cubes of this edge; a finished one of the same arguments is left as it is."""
-    folder, done = root / "data", root / "cubes.json"
+def write_cubes(folder: Path, *, n_train: int, n_test: int, size: int, source: Path) -> Path:
+    """A folder with so many cubes of this edge; a finished one of the same arguments is left as it is."""
+    done = folder / "cubes.json"
     arguments = {"n_train": n_train, "n_test": n_test, "size": size}
     if done.exists() and json.loads(done.read_text()) == arguments:
         return folder
-    source = write_dataset(
-        root / "source", n_train=N_TRAIN, n_test=N_TEST, shape=(2 * size,) * 3, seed=0, n_workers=n_threads
-    )
+    write_dataset(source, n_train=N_TRAIN, n_test=N_TEST, shape=(2 * size,) * 3, seed=0)
     for kind, labels, count in (("train", "train_labels", n_train), ("test", "truth", n_test)):
         _write(source, folder, f"{kind}_images", labels, count)
         names = sorted(path.stem for path in (folder / f"{kind}_images").glob("*.tif"))

@@ -88,14 +88,17 @@ def voxels_of(log: Path) -> dict[str, Any]:
 
 
 def segment_of(log: Path, history: History) -> dict[str, Any]:
-    """Seconds of the phase segment before the model stood, and from then on for each test volume."""
+    """Seconds of the phase segment before the model stood, and from then on for the test volumes.
+
+    None where the end of a session cut the phase: its seconds cannot be told apart then.
+    """
     spans = [span for span in history.phases if span.name == "segment"]
-    if len(spans) != 1:
-        return {"calibration_s": None, "test_s": None, "volumes": None}  # cut by the end of a session
-    calibrated = next(events_named(log, ("CALIBRATED",)))
     volumes = next(events_named(log, ("CALIBRATION_VOLUMES",)))["used"]
+    if len(spans) != 1:
+        return {"volumes": volumes, "calibration_s": None, "test_s": None}
+    calibrated = next(events_named(log, ("CALIBRATED",)))
     calibration_s = (int(calibrated["ts_ns"]) - spans[0].started_ns) / 1e9
-    return {"calibration_s": calibration_s, "test_s": spans[0].seconds - calibration_s, "volumes": volumes}
+    return {"volumes": volumes, "calibration_s": calibration_s, "test_s": spans[0].seconds - calibration_s}
 
 
 def of_governor(short: Path, whole: Path) -> dict[str, Any]:

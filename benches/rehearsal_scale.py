@@ -59,7 +59,12 @@ def scaled(run: Mapping[str, Any], size: Mapping[str, Any], n_train: int, n_test
         rest("fit", samples * width, "(samples x features)"),
     ]
     segment = size["segment"]
-    if segment["volumes"]:
+    if segment["calibration_s"] is None:
+        units = segment["volumes"] + size["tests"]
+        rows.append(
+            per("segment", large["segment"], units, CALIBRATION_VOLUMES + n_test, "volume, calibrated or segmented")
+        )
+    else:
         rows += [
             per("calibration", segment["calibration_s"] * busy, segment["volumes"], CALIBRATION_VOLUMES, "volume"),
             per("segment", segment["test_s"] * busy, size["tests"], n_test, "test volume"),
