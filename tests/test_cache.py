@@ -355,3 +355,28 @@ def test_content_ids_of_files_bytes_and_arrays(tmp_path: Path) -> None:
     assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, str(tmp_path / "missing"))
     with pytest.raises(FormatError, match="not a regular file"):
         content_id("/dev/null")
+
+
+# R09
+def test_cheap_entries_leave_the_room_of_dear_ones(tmp_path: Path, log: Log) -> None:
+    cache = ArrayCache(tmp_path, max_bytes=50_000, min_free_bytes=0, events=log, reserved_bytes=35_000)
+    values = np.zeros(9_000, np.uint8)
+    keys = [cache.key("kind", number=number) for number in range(6)]
+    assert cache.put(keys[0], values=values) == "stored"
+    age(cache, keys[0])  # of an earlier run, and so the first to go
+    cache = ArrayCache(tmp_path, max_bytes=50_000, min_free_bytes=0, events=log, reserved_bytes=35_000)
+    for key in keys[1:3]:
+        cache.get_or_compute(key, lambda: {"values": values}, dear=False)
+    refused = [fields["reason"] for name, fields in log.events if name == "CACHE_REFUSED"]
+    assert len(refused) == 2 and "35000 of max_bytes = 50000 bytes are kept" in refused[0]
+    assert cache.get(keys[0]) is not None and "CACHE_EVICTED" not in log.names
+    for key in keys[3:]:
+        cache.get_or_compute(key, lambda: {"values": values})
+    assert all(cache.get(key) is not None for key in keys[3:])
+
+
+# R09
+def test_without_a_reserve_cheap_entries_are_kept(cache: ArrayCache) -> None:
+    key = cache.key("kind", number=1)
+    cache.get_or_compute(key, lambda: {"values": np.zeros(3)}, dear=False)
+    assert cache.get(key) is not None

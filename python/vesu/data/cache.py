@@ -27,6 +27,8 @@ PutStatus = Literal["stored", "exists", "refused", "failed"]
 _FORMAT = "vesu.cache.v1"
 _MANIFEST = "manifest.json"
 _TEMPORARY_LIFE_S = 3600.0
+_WRITERS = 8
+"""So many processes may store at a time without exceeding the bound before one of them looks again."""
 # What a damaged entry can raise on the way through stat, digest, JSON and .npy header.
 _UNREADABLE = (VesuError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -89,6 +91,9 @@ class ArrayCache:
         ``CACHE_FAILED``, ``CACHE_CORRUPT`` and ``CACHE_EVICTED``; an event log's ``emit`` fits.
     n_threads : int, optional
         Threads to verify with.
+    reserved_bytes : int
+        Of `max_bytes`, what is kept for entries that are dear to make: cheap ones are stored in the rest only, and
+        nothing is evicted for them.
 
     Notes
     -----
@@ -122,16 +127,23 @@ class ArrayCache:
         min_free_bytes: int = 256 << 20,
         events: Callable[..., object] | None = None,
         n_threads: int | None = None,
+        reserved_bytes: int = 0,
     ) -> None:
-        for name, value in {"max_bytes": max_bytes, "min_free_bytes": min_free_bytes}.items():
+        bounds = {"max_bytes": max_bytes, "min_free_bytes": min_free_bytes, "reserved_bytes": reserved_bytes}
+        for name, value in bounds.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ArgumentError(f"{name}: got {value!r}; accepted: an integer, 0 or more")
         self.folder = Path(folder)
         self.max_bytes = max_bytes
         self.min_free_bytes = min_free_bytes
+        self.reserved_bytes = reserved_bytes
         self._events = events
         self._n_threads = n_threads
         self._opened_ns = time.time_ns()
+        self._total = 0
+        """Bytes of all entries when they were last listed, and what was stored here since."""
+        self._unlisted = 0
+        """Bytes that may be stored before they are listed again: to list thousands at each one would take minutes."""
         self._verified: dict[Path, tuple[int, int, int]] = {}
         self._remove_abandoned()
 
@@ -226,13 +238,17 @@ class ArrayCache:
         ArgumentError
             Not a key, no arrays, a name that is no identifier, or an array of objects.
         """
+        return self._store(key, arrays, dear=True)
+
+    def _store(self, key: str, arrays: Mapping[str, NDArray[Any]], *, dear: bool) -> PutStatus:
+        """:meth:`put`, of what is dear to make or cheap."""
         entry = self._entry(key)
         _check_arrays(arrays)
         needed = sum(array.nbytes + 1024 for array in arrays.values())
         try:
             if entry.is_dir():
                 return "exists"
-            if reason := self._make_room(needed):
+            if reason := self._make_room(needed, dear):
                 self._emit("CACHE_REFUSED", key=key, n_bytes=needed, reason=reason)
                 return "refused"
             with atomic_folder(entry, durable=False) as temporary:
@@ -247,7 +263,7 @@ class ArrayCache:
         return "stored"
 
     def get_or_compute(
-        self, key: str, compute: Callable[[], Mapping[str, NDArray[Any]]], *, mmap: bool = False
+        self, key: str, compute: Callable[[], Mapping[str, NDArray[Any]]], *, mmap: bool = False, dear: bool = True
     ) -> dict[str, NDArray[Any]]:
         """Arrays under `key`, computed and stored when they are not there.
 
@@ -259,6 +275,8 @@ class ArrayCache:
             Gives the named arrays.
         mmap : bool
             As in :meth:`get`; freshly computed arrays come back as they are.
+        dear : bool
+            Whether they may take the reserved room, and that of what nobody used since the cache was opened.
 
         Returns
         -------
@@ -267,7 +285,7 @@ class ArrayCache:
         if (arrays := self.get(key, mmap=mmap)) is not None:
             return arrays
         arrays = dict(compute())
-        self.put(key, **arrays)
+        self._store(key, arrays, dear=dear)
         return arrays
 
     def total_bytes(self) -> int:
@@ -319,27 +337,38 @@ class ArrayCache:
         with new_file(temporary / _MANIFEST) as file:
             file.write(json.dumps(manifest, indent=1).encode())
 
-    def _make_room(self, needed: int) -> str | None:
+    def _make_room(self, needed: int, dear: bool) -> str | None:
         """Evict what may be evicted until `needed` bytes fit; the reason when they do not."""
         if needed > self.max_bytes:
             return f"the entry needs {needed} bytes of max_bytes = {self.max_bytes}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        entries = sorted(self._entries())
-        total = sum(size for _, size, _ in entries)
         free = shutil.disk_usage(self.folder).free
-        evictable = [entry for entry in entries if entry[0] < self._opened_ns]
+        if needed <= self._unlisted and free >= needed + self.min_free_bytes and (dear or self._spares(needed)):
+            self._total, self._unlisted = self._total + needed, self._unlisted - needed
+            return None
+        entries = sorted(self._entries())
+        self._total, self._unlisted = sum(size for _, size, _ in entries), 0
+        if not dear and not self._spares(needed):
+            return f"{self.reserved_bytes} of max_bytes = {self.max_bytes} bytes are kept for what is dear to make"
+        evictable = [entry for entry in entries if dear and entry[0] < self._opened_ns]
         gain = sum(size for _, size, _ in evictable)
-        if total - gain + needed > self.max_bytes:
-            return f"{total} of max_bytes = {self.max_bytes} bytes are in use by this run"
+        if self._total - gain + needed > self.max_bytes:
+            return f"{self._total} of max_bytes = {self.max_bytes} bytes are in use by this run"
         if free + gain < needed + self.min_free_bytes:
             return f"{free} bytes are free on the disk, of which {self.min_free_bytes} are left to others"
         for _, size, entry in evictable:
-            if total + needed <= self.max_bytes and free >= needed + self.min_free_bytes:
+            if self._total + needed <= self.max_bytes and free >= needed + self.min_free_bytes:
                 break
             self._remove(entry)
             self._emit("CACHE_EVICTED", key=entry.name, n_bytes=size)
-            total, free = total - size, free + size
+            self._total, free = self._total - size, free + size
+        self._total += needed
+        self._unlisted = (self.max_bytes - self._total) // _WRITERS
         return None
+
+    def _spares(self, needed: int) -> bool:
+        """Whether the reserved room stays free beside so many bytes more."""
+        return self._total + needed + self.reserved_bytes <= self.max_bytes
 
     def _entries(self) -> list[tuple[int, int, Path]]:
         """(time of last use in ns, bytes, folder) of each entry; one that vanishes meanwhile is left out."""

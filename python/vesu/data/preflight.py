@@ -25,7 +25,7 @@ VALUE_RANGE          blocking   NaN or infinity (a warning: hardly any contrast,
 CSV_MISMATCH         warning    train.csv or test.csv lists other ids than there are images, or cannot be read
 UNWRITABLE           blocking   the work folder cannot be written to (the cache folder: a warning)
 DISK_ROOM            blocking   too little free disk for the run (for the cache: a warning, it only costs time)
-MEMORY_ROOM          blocking   too little memory for the largest volume (info: it cannot be found out)
+MEMORY_ROOM          blocking   too little memory for what is asked for (info: it cannot be found out)
 GPU_UNUSABLE         blocking   a GPU is needed and none computes
 ==================== ========== ==================================================================================
 """
@@ -47,7 +47,7 @@ from vesu.errors import ArgumentError, VesuError
 _T = TypeVar("_T")
 
 # A volume in float32 with its features (about 30 channels), probability, uncertainty and work arrays.
-_MEMORY_BYTES_PER_VOXEL = 4 * 40
+MEMORY_BYTES_PER_VOXEL = 4 * 40
 # Event log, report, model: far more than they have ever taken.
 _WORK_BYTES_FIXED = 256 << 20
 
@@ -154,7 +154,7 @@ def preflight(
     if cache_dir is not None:
         findings += _disk_findings(Path(cache_dir), sum(voxels) if cache_bytes is None else cache_bytes, "warning")
     findings += _memory_findings(
-        max(voxels, default=0) * _MEMORY_BYTES_PER_VOXEL if memory_bytes is None else memory_bytes
+        max(voxels, default=0) * MEMORY_BYTES_PER_VOXEL if memory_bytes is None else memory_bytes
     )
     if need_gpu and (problem := gpu_problem()) is not None:
         findings.append(Finding("GPU_UNUSABLE", "blocking", None, problem))
@@ -260,7 +260,7 @@ def _memory_findings(needed: int) -> Iterator[Finding]:
     if available is None:
         yield Finding("MEMORY_ROOM", "info", None, "the available memory cannot be found out on this system")
     elif available < needed:
-        message = f"{_gib(available)} are available; about {_gib(needed)} are needed for the largest volume"
+        message = f"{_gib(available)} are available; about {_gib(needed)} are needed"
         yield Finding("MEMORY_ROOM", "blocking", None, message)
 
 

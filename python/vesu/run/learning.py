@@ -1,6 +1,7 @@
 """From labelled volumes to a searched grid: the phases load, features, train_data and fit."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from vesu import _core
 from vesu.data.cache import ArrayCache
 from vesu.data.discover import Pair
 from vesu.data.storage import write_json_atomic
+from vesu.data.volumes import inspect_volume
 from vesu.errors import ArgumentError, DataError
 from vesu.features import FeatureSpec
 from vesu.grid_search import (
@@ -25,6 +27,7 @@ from vesu.run.coverage import TrainCoverage
 from vesu.run.outputs import finite
 from vesu.run.plan import Split, candidates_by_epoch, epoch_settings
 from vesu.run.ranks_rows import shared_epoch, shared_training_set
+from vesu.run.rows import RowTable
 from vesu.run.session import Session
 
 __all__ = ["Prepared", "fit", "identify", "load", "prepare", "search_entry"]
@@ -115,22 +118,26 @@ def _train_data(session: Session, draws: Draws, split: Split, pairs: Sequence[Pa
         return shared_training_set(session, session.ranks, draws, split, pairs)
     training = {pair.volume_id for pair in split.train}
     limit = epoch_settings(session.config.search).limit
+    train, validation = _table(session, draws, split.train), _table(session, draws, split.validation)
     with session.phase("features", len(pairs)) as phase:
-        rows = {}
         for pair in pairs:
-            n_epochs = limit if pair.volume_id in training else 1  # the validation voxels stay the same
-            rows[pair.volume_id] = draws.rows(pair, 0, n_epochs)
+            if pair.volume_id in training:
+                train.append(draws.rows(pair, 0, limit))
+            else:
+                validation.append(draws.rows(pair, 0, 1))  # the validation voxels stay the same
             phase.advance(1)
     with session.phase("train_data", 1) as phase:
-        data = stages.training_set(
-            [rows[pair.volume_id] for pair in split.train],
-            [rows[pair.volume_id] for pair in split.validation],
-            draws.spec,
-            session.config,
-        )
+        data = stages.training_set(train, validation, draws.spec, session.config)
         session.log.emit("FEATURES_SELECTED", kept=list(data.names), dropped=[list(item) for item in data.dropped])
         phase.advance(1)
         return data
+
+
+def _table(session: Session, draws: Draws, pairs: Sequence[Pair]) -> RowTable:
+    """Room for all the rows that these volumes can give."""
+    most = session.config.sampling.voxels_per_volume
+    sizes = (math.prod(inspect_volume(pair.label).shape) for pair in pairs)
+    return RowTable(sum(min(most, size) for size in sizes), range(len(draws.spec.names)))
 
 
 def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
@@ -157,8 +164,8 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
             with heartbeat.around("voxels of the epoch"):
                 if session.ranks is not None:
                     return shared_epoch(session.ranks, draws, prepared.split, epoch, len(by_epoch), data.channels)
-                parts = [draws.rows(pair, epoch, len(by_epoch)) for pair in prepared.split.train]
-            return stages.epoch_rows(parts, data.channels)
+                parts = (draws.rows(pair, epoch, len(by_epoch)) for pair in prepared.split.train)
+                return stages.epoch_rows(parts, data.train.n_samples, data.channels)
 
         def on_iteration(record: IterationRecord) -> None:
             # In one piece, so that the log holds exactly the iterations that the saved state has behind it.

@@ -32,6 +32,8 @@ from vesu.run.plan import (
     configured_split,
     distillation_costs,
     forecast,
+    memory_bytes,
+    row_bytes,
     scored_pairs,
     soft_label_bytes,
 )
@@ -296,6 +298,7 @@ class _Run:
                 cache_dir=self.cache_folder,
                 need_train=session.config.pipeline == "vesu" or self.teaching.due,
                 need_tests=True,
+                memory_bytes=memory_bytes(self.inventory, session.config, len(self.spec.names), session.ranks),
                 seed=session.config.seed,
                 n_threads=session.config.n_threads,
                 on_event=session.tell,
@@ -404,6 +407,7 @@ class _Run:
             max_bytes=int(config.cache_gib * 2**30),
             events=self.session.log.emit,
             n_threads=config.n_threads,
+            reserved_bytes=row_bytes(self.inventory, config, len(self.spec.names)),
         )
 
     def _package(self) -> SubmissionReport:

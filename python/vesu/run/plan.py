@@ -9,12 +9,14 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from vesu import _core
 from vesu.config import RunConfig, SearchConfig
 from vesu.data.discover import Inventory, Pair
+from vesu.data.preflight import MEMORY_BYTES_PER_VOXEL
 from vesu.errors import DataError, FileError
 from vesu.grid_search import EpochSettings
 from vesu.run.costs import Costs
@@ -30,7 +32,9 @@ __all__ = [
     "distillation_costs",
     "epoch_settings",
     "forecast",
+    "memory_bytes",
     "phase_weights",
+    "row_bytes",
     "scored_pairs",
     "soft_label_bytes",
     "split_pairs",
@@ -60,6 +64,13 @@ _WARM_PART = 0.1
 
 DRAWS_PER_PASS = 4
 """Epochs whose voxels are drawn from one computation of a volume's features: those cost far more than the voxels."""
+
+
+class Sized(Protocol):
+    """Processes that share the samples."""
+
+    @property
+    def world(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,23 @@ def soft_label_bytes(inventory: Inventory, config: RunConfig, n_teachers: int) -
     """Room in the cache that the volumes, each teacher's answer (float16), and the folded soft labels take."""
     used = _voxels(inventory, (pair.image for pair in _used(inventory, config)))
     return int(used * (2 + 2 * n_teachers + 3 * 2))
+
+
+def row_bytes(inventory: Inventory, config: RunConfig, n_channels: int, *, most_epochs: int | None = None) -> int:
+    """Room that the sampled rows of all volumes and epochs take, x and gradients in float32; 0 without a search."""
+    if config.pipeline != "vesu":
+        return 0
+    infos, most = inventory.infos, config.sampling.voxels_per_volume
+    rows = sum(min(most, math.prod(infos[p.label].shape)) for p in _used(inventory, config) if p.label in infos)
+    limit = epoch_settings(config.search).limit
+    return rows * (8 * n_channels + 1) * min(limit, most_epochs or limit)
+
+
+def memory_bytes(inventory: Inventory, config: RunConfig, n_channels: int, ranks: Sized | None = None) -> int:
+    """Memory that the run needs here: its share of one epoch's samples, or of two, beside the largest volume (R02)."""
+    largest = max((math.prod(info.shape) for info in inventory.infos.values()), default=0)
+    samples = row_bytes(inventory, config, n_channels, most_epochs=2)
+    return largest * MEMORY_BYTES_PER_VOXEL + samples // (1 if ranks is None else ranks.world)
 
 
 def _passes(overlap: float, flips: bool) -> float:

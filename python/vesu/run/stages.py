@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,12 @@ from vesu.data.discover import Pair
 from vesu.data.sampling import sample_voxels
 from vesu.data.volumes import read_volume
 from vesu.errors import DataError
-from vesu.features import FeatureSpec, extract_features, gather, select_features
+from vesu.features import FeatureSpec, extract_features, gather, select_features_of
 from vesu.grid_search import AnySamples, ElasticNetLogisticGrid, IterationRecord, Samples, SearchState
 from vesu.reliability import measure_calibration
 from vesu.run.model import SurfaceModel, VolumePrediction
 from vesu.run.plan import DRAWS_PER_PASS, epoch_settings
+from vesu.run.rows import Rows, RowTable
 from vesu.run.validation import OnScored, pooled_density, validation_entry
 from vesu.scoring import score
 from vesu.segmentation import SegmentConfig, segment
@@ -55,15 +56,6 @@ class SourceIds:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Sampled voxels of one volume: raw features, their spatial gradient magnitudes, targets."""
-
-    x: NDArray[np.float32]
-    g: NDArray[np.float32]
-    y: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
 class TrainingSet:
     """Samples of all volumes, kept channels only; several processes may hold them."""
 
@@ -93,10 +85,13 @@ def load(pair: Pair, cache: ArrayCache, n_threads: int | None) -> SourceIds:
 
 
 def cached_volume(path: Path, digest: str, cache: ArrayCache, n_threads: int | None, *, mmap: bool = False) -> Array:
-    """The decoded volume of a file, from the cache where it is there; with ``mmap`` a map of it, for many at once."""
+    """The decoded volume of a file, from the cache where it is there; with ``mmap`` a map of it, for many at once.
+
+    To decode is cheap beside computing features: a volume never takes the room of sampled rows.
+    """
     key = cache.key("volume", file=digest)
-    arrays = cache.get_or_compute(key, lambda: {"volume": read_volume(path, n_threads=n_threads)}, mmap=mmap)
-    return arrays["volume"]
+    decoded = functools.partial(read_volume, path, n_threads=n_threads)
+    return cache.get_or_compute(key, lambda: {"volume": decoded()}, mmap=mmap, dear=False)["volume"]
 
 
 def sampled_rows(
@@ -157,16 +152,12 @@ def rows_key(pair: Pair, ids: SourceIds, spec: FeatureSpec, config: RunConfig, c
     )
 
 
-def training_set(
-    train: Sequence[Rows], validation: Sequence[Rows], spec: FeatureSpec, config: RunConfig
-) -> TrainingSet:
-    """Join the volumes' rows and keep the channels that carry something of their own (R08)."""
-    joined = _join(train)
+def training_set(train: RowTable, validation: RowTable, spec: FeatureSpec, config: RunConfig) -> TrainingSet:
+    """Keep the channels that carry something of their own (R08) of all volumes' rows, which are moved, not copied."""
     settings = config.features
-    selection = select_features(
-        joined.x,
+    selection = select_features_of(
+        train.parts,
         spec.names,
-        y=joined.y,
         min_variance=settings.min_variance,
         max_correlation=settings.max_correlation,
         top_k=settings.top_k,
@@ -174,17 +165,20 @@ def training_set(
     )
     channels = selection.indices
     return TrainingSet(
-        train=keep(joined, channels),
-        validation=keep(_join(validation), channels),
+        train=train.samples(channels),
+        validation=validation.samples(channels),
         channels=channels,
         names=selection.names,
         dropped=selection.dropped,
     )
 
 
-def epoch_rows(parts: Sequence[Rows], channels: tuple[int, ...]) -> Samples:
-    """The training samples of a later epoch: the first one's channels of a fresh draw (R14)."""
-    return keep(_join(parts), channels)
+def epoch_rows(parts: Iterable[Rows], n_rows: int, channels: tuple[int, ...]) -> Samples:
+    """The training samples of a later epoch: the first one's channels of a fresh draw, which has as many rows (R14)."""
+    table = RowTable(n_rows, channels)
+    for rows in parts:
+        table.append(rows)
+    return table.samples()
 
 
 def fit_grid(
@@ -309,14 +303,6 @@ def training_prior(data: TrainingSet, config: RunConfig) -> float:
     """The share of surface that the search was fitted under: of its weighted samples."""
     negative, positive = data.train.class_sizes()
     return 0.5 if config.search.class_weight == "balanced" else positive / (negative + positive)
-
-
-def _join(parts: Sequence[Rows]) -> Rows:
-    return Rows(
-        x=np.concatenate([rows.x for rows in parts]),
-        g=np.concatenate([rows.g for rows in parts]),
-        y=np.concatenate([rows.y for rows in parts]),
-    )
 
 
 def keep(rows: Rows, channels: tuple[int, ...]) -> Samples:

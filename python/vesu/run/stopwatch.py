@@ -1,7 +1,7 @@
 """How much of the run's own thread goes into logging and into files; what is left of a phase is computation."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -83,7 +83,6 @@ class TimedCache(ArrayCache):
         with self._watch.measure("io"):
             return super().get(key, mmap=mmap)
 
-    def put(self, key: str, /, **arrays: NDArray[Any]) -> PutStatus:
-        """:meth:`ArrayCache.put`, measured."""
+    def _store(self, key: str, arrays: Mapping[str, NDArray[Any]], *, dear: bool) -> PutStatus:
         with self._watch.measure("io"):
-            return super().put(key, **arrays)
+            return super()._store(key, arrays, dear=dear)
