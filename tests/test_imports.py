@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "scoring": BESIDE | {"data", "volume"},
     "submission": BESIDE | {"data"},
     "report": BESIDE | {"ledger", "data"},
+    "campaign": BESIDE | {"comparison", "data", "ledger", "report", "run", "scoring", "submission"},
 }
 
 
