@@ -35,8 +35,8 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         (_row(comparison, each, keys) for each in comparison.results),
     )
     yield ""
-    yield f"Mean and standard deviation over the seeds. Gain: mean paired difference of the score to `{matrix.baseline}`"
-    yield f"on the same seeds and volumes, with its {matrix.confidence:.0%} bootstrap interval."
+    yield "Mean and standard deviation over the seeds. Gain: mean paired difference of the score to"
+    yield f"`{matrix.baseline}` on the same seeds and volumes, with its {matrix.confidence:.0%} bootstrap interval."
     yield ""
     yield "## Score by seed"
     yield ""

@@ -2,7 +2,8 @@
 
 Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no traceback), 3 a run whose time was over
 before its work (its state is saved, its zip valid), 4 a distillation that was due and did not run (the zip in reserve
-is valid, the verdict is NO_GO_SUBMISSION), 5 a campaign in which a run has no score (the others have), 130 interrupted, 143 terminated.
+is valid, the verdict is NO_GO_SUBMISSION), 5 a campaign in which a run has no score (the others have), 130
+interrupted, 143 terminated.
 """
 
 import sys
