@@ -8,6 +8,7 @@ of the scrolls.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def main() -> int:
     failed = 0
     for name in ("nx46_v75", "transfer_p123"):
         matrix = load_matrix(HERE / f"{name}.toml")
+        matrix = matrix if words.seeds is None else replace(matrix, seeds=tuple(words.seeds))
         out = words.out / name
         print(preflight_campaign(matrix, data, out))
         found = run_campaign(matrix, data, out, settings=["n_threads=2"], announce=lambda line: print(line, flush=True))

@@ -12,12 +12,11 @@ from vesu.campaign.markdown import varied
 from vesu.campaign.pictures import LEGEND, pictures
 from vesu.report import text
 from vesu.report.extras import optional
+from vesu.report.limits import Limits
 
 __all__ = ["render"]
 
 TEMPLATE = "campaign.html.j2"
-MAX_TEXT = 2000
-"""Characters of any one text."""
 
 
 def render(comparison: Comparison, out: Path) -> str:
@@ -82,8 +81,10 @@ def _environment() -> Any:
     jinja2, markup = optional("jinja2"), optional("markupsafe").Markup
     own, shared = resources.files("vesu.campaign"), resources.files("vesu.report").joinpath("templates")
 
+    most = Limits().text  # a picture is one text too
+
     def visible(value: Any) -> Any:
-        return text.visible(value, MAX_TEXT) if isinstance(value, str) and not isinstance(value, markup) else value
+        return text.visible(value, most) if isinstance(value, str) and not isinstance(value, markup) else value
 
     def load(name: str) -> str:
         return (own if name == TEMPLATE else shared).joinpath(name).read_text(encoding="utf-8")
