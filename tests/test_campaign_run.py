@@ -85,12 +85,13 @@ def test_one_run_fails_and_the_others_finish(made: tuple[Path, Comparison]) -> N
 
 def test_the_campaigns_log_tells_it_all(made: tuple[Path, Comparison]) -> None:  # R38, R43
     log = made[0] / "events.jsonl"
-    assert verify(log).entries == 8
+    assert verify(log).entries == 9
     assert names(log) == [
         "CAMPAIGN_START",
         *("CAMPAIGN_RUN_START", "CAMPAIGN_RUN_DONE"),
         *("CAMPAIGN_RUN_START", "CAMPAIGN_RUN_FAILED"),
         *("CAMPAIGN_RUN_START", "CAMPAIGN_RUN_DONE"),
+        "VARIANT_PROMOTION",
         "CAMPAIGN_DONE",
     ]
     done = [event for event in iter_events(log) if event["event"] == "CAMPAIGN_RUN_DONE"]
@@ -130,7 +131,7 @@ def test_going_on_keeps_what_is_finished_and_tries_again_what_failed(copied: Pat
     found = run_campaign(parse_matrix(MATRIX), data, copied, announce=lines.append)
     assert not found.failed and len(lines) == 3
     assert (copied / "runs" / "plain" / "seed-4" / "summary.json").stat().st_mtime_ns == kept
-    second = names(copied / "events.jsonl")[8:]
+    second = names(copied / "events.jsonl")[9:]
     assert second == [
         *("CAMPAIGN_START", "CAMPAIGN_RUN_DONE", "CAMPAIGN_RUN_START", "CAMPAIGN_RUN_DONE", "CAMPAIGN_RUN_DONE"),
         *("VARIANT_PROMOTION", "VARIANT_PROMOTION", "CAMPAIGN_DONE"),
@@ -217,8 +218,9 @@ def test_a_killed_run_is_told_as_such(data: Path, tmp_path: Path, monkeypatch: p
 def test_ctrl_c_ends_run_and_campaign(data: Path, tmp_path: Path) -> None:  # R33
     (tmp_path / "m.json").write_text(json.dumps(MATRIX))
     out = tmp_path / "out"
-    words = [sys.executable, "-m", "vesu", "campaign", tmp_path / "m.json", data, "--out", out, "--quiet"]
-    running = subprocess.Popen(list(map(str, words)), stderr=subprocess.PIPE, text=True)
+    words = ["campaign", tmp_path / "m.json", data, "--out", out, "--quiet"]
+    command = [sys.executable, "-c", process_of.PROGRAM, json.dumps(sys.path), *map(str, words)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while "CAMPAIGN_RUN_START" not in (names(out / "events.jsonl") if (out / "events.jsonl").exists() else []):
         assert running.poll() is None and time.monotonic() < deadline
@@ -242,7 +244,7 @@ def test_the_command_line(
         main(["campaign", str(file), "--out", str(made[0]), "--compare-only"])
     assert left.value.code == 5  # one run has no score
     assert "failed      crashing, seed 4: exit code 2" in capsys.readouterr().out
-    for words in (["--num-parts", "2"], ["--compare-only", "--set", "seed=1"], ["--compare-only", str(data)]):
+    for words in (["--num-parts", "2"], ["--compare-only", "--set", "seed=1"], [str(data), "--compare-only"]):
         assert main(["campaign", str(file), *words, "--out", str(tmp_path / "no")]) == 2
     file.write_text(json.dumps({**MATRIX, "runs": MATRIX["runs"][:1]}))
     assert main(["campaign", str(file), str(data), "--out", str(tmp_path / "no")]) == 2

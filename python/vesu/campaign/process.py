@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import json
 import signal
 import subprocess
 import sys
@@ -22,6 +23,9 @@ STOP_S = 120.0
 
 FREE_S = 60.0
 POLL_S = 0.5
+
+PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from vesu.cli import main; sys.exit(main())"
+"""``python -m vesu``, with the modules that are found here: of several installed versions, this one."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Ended:
 
 
 def run_to_its_end(words: Sequence[str]) -> Ended:
-    """Run ``python -m vesu`` with these words and wait for its end.
+    """Run the command ``vesu`` with these words and wait for its end.
 
     A request to stop is handed on, once; the run saves its state and ends, and the request goes on from here.
 
@@ -61,7 +65,7 @@ def run_to_its_end(words: Sequence[str]) -> Ended:
     """
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "vesu", *words],
+            [sys.executable, "-c", PROGRAM, json.dumps(sys.path), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
