@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts rehearsal wheels wheels-twice docs ranks wheels-test clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts campaign rehearsal wheels wheels-twice docs ranks wheels-test clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ rehearsal: $(VENV)/.built  ## 786 small pairs through the whole run, a few of th
 
 parts: $(VENV)/.built  ## One run made by 1, 2 and 4 processes: same final hashes, seconds of each phase; leaves build/parts/parts.json
 	$(BIN)/python benches/parts.py --out build/parts
+
+campaign: $(VENV)/.built $(VENV)/.dev  ## The example campaigns on generated volumes: NX46 in ten variants, P1 to P3; leaves build/campaign/*/comparison.html; minutes
+	$(BIN)/python examples/campaigns/on_phantoms.py --out build/campaign
 
 wheels: $(VENV)/.built $(VENV)/.wheels  ## The offline wheelhouse: vesu's manylinux wheels, by a lock what Kaggle's image lacks, MANIFEST.json; minutes
 	$(BIN)/python wheels-offline/build.py

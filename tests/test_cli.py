@@ -16,7 +16,7 @@ from vesu.cli import main
 from vesu.run.pipeline import RunResult
 
 COMMANDS = ["demo", "run", "discover", "preflight", "segment", "score", "check-submission", "report", "post-mortem"]
-COMMANDS += ["merge", "tune"]
+COMMANDS += ["merge", "campaign", "tune"]
 
 
 def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "submission": BESIDE | {"data"},
     "tuning": BESIDE | {"comparison", "segmentation"},
     "report": BESIDE | {"ledger", "data"},
+    "campaign": BESIDE | {"comparison", "data", "ledger", "report", "run", "scoring", "submission"},
 }
 
 

@@ -2,7 +2,8 @@
 
 Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no traceback), 3 a run whose time was over
 before its work (its state is saved, its zip valid), 4 a distillation that was due and did not run (the zip in reserve
-is valid, the verdict is NO_GO_SUBMISSION), 130 interrupted, 143 terminated.
+is valid, the verdict is NO_GO_SUBMISSION), 5 a campaign in which a run has no score (the others have), 130
+interrupted, 143 terminated.
 """
 
 import sys
@@ -10,7 +11,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from vesu import __version__
-from vesu.cli import data, evidence, masks, parts, runs, teachers, tune, wheels
+from vesu.cli import campaigns, data, evidence, masks, parts, runs, teachers, tune, wheels
 from vesu.errors import DistillationNotExecuted, VesuError
 
 __all__ = ["main"]
@@ -56,6 +57,6 @@ def parser() -> ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"vesu {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for group in (runs, parts, tune, data, masks, evidence, teachers, wheels):
+    for group in (runs, parts, campaigns, tune, data, masks, evidence, teachers, wheels):
         group.add(commands)
     return whole
