@@ -10,7 +10,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from vesu import __version__
-from vesu.cli import data, evidence, masks, parts, runs, teachers, wheels
+from vesu.cli import ablate, data, evidence, masks, parts, runs, teachers, wheels
 from vesu.errors import DistillationNotExecuted, VesuError
 
 __all__ = ["main"]
@@ -56,6 +56,6 @@ def parser() -> ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"vesu {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for group in (runs, parts, data, masks, evidence, teachers, wheels):
+    for group in (runs, parts, data, masks, evidence, teachers, wheels, ablate):
         group.add(commands)
     return whole
