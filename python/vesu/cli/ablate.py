@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
         each.add_argument("--out", type=Path, required=True, help="the study's folder; an interrupted one goes on")
         each.add_argument("--seeds", type=int, default=3, metavar="N", help="how many, from the setting seed on (3)")
         each.add_argument(
-            "--held-out", type=float, metavar="PART", help="share of the volumes that are judged (default: 0.25)"
+            "--judged", metavar="N|ID,ID", help="how many volumes are judged, or which (default: a third, 8 at most)"
         )
         each.add_argument("--min-gain", type=float, default=0.0, help="smaller differences count as none (default: 0)")
         each.add_argument("--cache", type=Path, help="folder of decoded volumes and features (default: OUT/cache)")
@@ -71,18 +71,28 @@ def _common(arguments: Arguments) -> dict[str, Any]:
     config = config_of(arguments)
     if arguments.seeds < 2:
         raise ArgumentError(f"--seeds: got {arguments.seeds}; accepted: 2 or more (3 to decide anything)")
-    given = {} if arguments.held_out is None else {"held_out": arguments.held_out}
     return {
         "data": arguments.data,
         "out": arguments.out,
         "seeds": tuple(range(config.seed, config.seed + arguments.seeds)),
         "config": config,
+        "judged": _judged(arguments.judged),
         "min_gain": arguments.min_gain,
         "cache": arguments.cache,
         "restart": arguments.restart,
         "on_score": None if arguments.quiet else _told,
-        **given,
     }
+
+
+def _judged(given: str | None) -> int | list[str] | None:
+    """A short number is how many; anything else are ids (those of the competition have more digits)."""
+    if given is None:
+        return None
+    return (
+        int(given)
+        if given.isdecimal() and len(given) < 5
+        else [name.strip() for name in given.split(",") if name.strip()]
+    )
 
 
 def _told(done: int, total: int, fields: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from vesu.errors import ArgumentError
 from vesu.features import FAMILIES
 from vesu.run.ablations.report import AblationReport
 from vesu.run.ablations.searching import SeedWork, require_search
-from vesu.run.ablations.study import HELD_OUT, Measure, OnScore, opened
+from vesu.run.ablations.study import Judged, Measure, OnScore, opened
 
 __all__ = ["FAMILY_GROUPS", "GROUPS", "ablate_features"]
 
@@ -34,7 +34,7 @@ def ablate_features(
     seeds: Sequence[int] = (0, 1, 2),
     config: RunConfig | None = None,
     measure: Measure = "score",
-    held_out: float = HELD_OUT,
+    judged: Judged = None,
     groups: Mapping[str, Sequence[str]] = GROUPS,
     min_gain: float = 0.0,
     cache: str | Path | None = None,
@@ -58,8 +58,9 @@ def ablate_features(
     measure : {"score", "objective"}
         ``"score"``: the competition's score of the whole mask of each judged volume. ``"objective"``: minus the
         search's objective, of the chosen candidate on sampled voxels of each judged volume; no mask is made.
-    held_out : float
-        Share of the labelled volumes that are judged and choose nothing; at least one.
+    judged : int or sequence of str, optional
+        How many labelled volumes are judged and choose nothing, drawn by ``config.seed``, or which; by default a third
+        of them, 8 at most. The same ones with every seed. One is little: then only signs are tested.
     groups : mapping of str to sequence of str
         Families by the name of their group: two groups or more, each family in one of them. Families in no group
         always stay.
@@ -103,7 +104,7 @@ def ablate_features(
         out,
         require_search(config),
         measure,
-        held_out,
+        judged,
         depends_on={"groups": {name: list(group) for name, group in groups.items()}},
         restart=restart,
         cache=cache,

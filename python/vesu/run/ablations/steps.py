@@ -11,7 +11,7 @@ from vesu.errors import ArgumentError
 from vesu.features import FAMILIES
 from vesu.run.ablations.report import AblationReport
 from vesu.run.ablations.searching import Searched, SeedWork, require_search
-from vesu.run.ablations.study import HELD_OUT, OnScore, Probabilities, Study, opened
+from vesu.run.ablations.study import Judged, OnScore, Probabilities, Study, opened
 from vesu.run.model import SurfaceModel
 from vesu.segmentation import SegmentConfig, Step, Threshold
 
@@ -24,7 +24,7 @@ def ablate_steps(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     config: RunConfig | None = None,
-    held_out: float = HELD_OUT,
+    judged: Judged = None,
     min_gain: float = 0.0,
     cache: str | Path | None = None,
     restart: bool = False,
@@ -34,7 +34,7 @@ def ablate_steps(
 
     Parameters
     ----------
-    data, out, seeds, config, held_out, min_gain, cache, restart, on_score
+    data, out, seeds, config, judged, min_gain, cache, restart, on_score
         See :func:`vesu.run.ablations.ablate_features`; the ladder is that of ``[segment]``. The threshold is no step
         to leave out.
 
@@ -72,7 +72,7 @@ def ablate_steps(
         out,
         require_search(config),
         "score",
-        held_out,
+        judged,
         depends_on={},
         restart=restart,
         cache=cache,

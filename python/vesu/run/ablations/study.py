@@ -32,7 +32,7 @@ from vesu.run.plan import CALIBRATION_VOLUMES, Split, configured_split, split_pa
 from vesu.scoring import score
 from vesu.segmentation import SegmentConfig, segment
 
-__all__ = ["Measure", "OnScore", "Probabilities", "Study", "opened"]
+__all__ = ["Judged", "Measure", "OnScore", "Probabilities", "Study", "opened"]
 
 Measure: TypeAlias = Literal["score", "objective"]
 """``score``: the competition's score of whole masks; ``objective``: by what a model is chosen before it has masks."""
@@ -43,8 +43,8 @@ OnScore: TypeAlias = Callable[[int, int, Mapping[str, Any]], object]
 MIN_SEEDS = 3
 """Fewer seeds decide nothing."""
 
-HELD_OUT = 0.25
-"""Share of the labelled volumes that choose nothing and are judged."""
+Judged: TypeAlias = int | Sequence[str] | None
+"""How many volumes are judged, or which; None is a third of them, as many as a run scores at most."""
 
 Array: TypeAlias = NDArray[Any]
 
@@ -201,7 +201,7 @@ def opened(
     out: str | Path,
     config: RunConfig,
     measure: Measure,
-    held_out: float,
+    judged: Judged,
     *,
     depends_on: Mapping[str, Any],
     student: bool = False,
@@ -228,7 +228,7 @@ def opened(
     if measure not in get_args(Measure):
         raise ArgumentError(f"measure: got {measure!r}; accepted: one of {get_args(Measure)}")
     inventory = discover(data)
-    held = _held_out(inventory, held_out, config.seed)
+    held = _held_out(inventory, judged, config.seed)
     with claimed(Path(out), restart=restart) as folder, _evidence(folder / EVENTS, config, kind) as (log, stops):
         _preflight(inventory, folder, config, log)
         store = ArrayCache(
@@ -262,17 +262,27 @@ def opened(
         )
 
 
-def _held_out(inventory: Inventory, share: float, seed: int) -> Split:
+def _held_out(inventory: Inventory, judged: Judged, seed: int) -> Split:
     """The judged volumes, as the validation part; two at least are left to learn from and to choose on."""
-    if not 0 < share < 1:
-        raise ArgumentError(f"held_out: got {share!r}; accepted: a number between 0 and 1, both excluded")
     pairs = inventory.pairs
     if len(pairs) < 3:
         raise DataError(
             f"labelled pairs: got {len(pairs)} in {inventory.root}; accepted: 3 or more, to learn from, to choose on, "
             "and to judge"
         )
-    return split_pairs(pairs, min(share, 1 - 2 / len(pairs)), seed)
+    if judged is None:
+        judged = min(len(pairs) // 3, CALIBRATION_VOLUMES)
+    if isinstance(judged, int):
+        if isinstance(judged, bool) or not 1 <= judged <= len(pairs) - 2:
+            raise ArgumentError(f"judged: got {judged!r}; accepted: 1 to {len(pairs) - 2} of {len(pairs)} volumes")
+        return split_pairs(pairs, judged / len(pairs), seed)
+    names, known = list(judged), {pair.volume_id for pair in pairs}
+    if isinstance(judged, str) or len(set(names) & known) != len(names) or not 1 <= len(names) <= len(pairs) - 2:
+        raise ArgumentError(f"judged: got {judged!r}; accepted: labelled ids, each once, all but two at most")
+    return Split(
+        train=tuple(pair for pair in pairs if pair.volume_id not in names),
+        validation=tuple(pair for pair in pairs if pair.volume_id in names),
+    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from vesu.errors import ArgumentError
 from vesu.run import compatibility
 from vesu.run.ablations.folder import TEACHERS_TABLE
 from vesu.run.ablations.report import AblationReport
-from vesu.run.ablations.study import HELD_OUT, Measure, OnScore, Probabilities, Study, opened
+from vesu.run.ablations.study import Judged, Measure, OnScore, Probabilities, Study, opened
 from vesu.run.teaching import DistillationPlan, plan_distillation, prepare_device
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def ablate_teachers(
     seeds: Sequence[int] = (0, 1, 2),
     config: RunConfig | None = None,
     measure: Measure = "score",
-    held_out: float = HELD_OUT,
+    judged: Judged = None,
     min_gain: float = 0.0,
     cache: str | Path | None = None,
     restart: bool = False,
@@ -42,7 +42,7 @@ def ablate_teachers(
 
     Parameters
     ----------
-    data, out, seeds, config, held_out, min_gain, cache, restart, on_score
+    data, out, seeds, config, judged, min_gain, cache, restart, on_score
         See :func:`vesu.run.ablations.ablate_features`. The teachers are those that a run would find; ``[student]`` says
         how each student is trained, and ``(n_teachers + 1) * n_seeds`` are: give them few steps.
     measure : {"score", "objective"}
@@ -86,7 +86,7 @@ def ablate_teachers(
         out,
         config,
         measure,
-        held_out,
+        judged,
         depends_on=compatibility.teacher_fields(plan.teachers, config.student.device),
         student=True,
         restart=restart,
