@@ -144,29 +144,26 @@ class Study:
         """Score everything that is not scored yet, judge, and leave table and evidence in the folder."""
         started = time.monotonic()
         self.log.emit(
-            "ABLATION_STUDY_START" if self.log.size == 0 else "ABLATION_STUDY_RESUMED",
-            kind=kind,
+            "ABLATION_STUDY_PLANNED",
             measure=self.measure,
             context=self.context,
-            config=self.config.to_json(),
             judged=[pair.volume_id for pair in self.judged],
             learning=[pair.volume_id for pair in self.learning],
-            git_sha=evidence.git_sha(),
-            machine=evidence.machine(),
         )
-        table = leave_one_out(
-            things,
-            seeds,
-            score_of,
-            kind=kind,
-            least=least,
-            path=self.folder / SCORES,
-            context=self.context,
-            min_gain=min_gain,
-            min_seeds=MIN_SEEDS,
-            emit=self._tell,
-            poll=self.stops.poll,
-        )
+        with _watched(self.log, self.config, f"ablation, {kind}"):
+            table = leave_one_out(
+                things,
+                seeds,
+                score_of,
+                kind=kind,
+                least=least,
+                path=self.folder / SCORES,
+                context=self.context,
+                min_gain=min_gain,
+                min_seeds=MIN_SEEDS,
+                emit=self._tell,
+                poll=self.stops.poll,
+            )
         self.log.emit("ABLATION_STUDY_END", elapsed_s=time.monotonic() - started)
         return write_report(self.folder, table, self._facts(seeds, table), self.log)
 
@@ -290,8 +287,14 @@ def _evidence(path: Path, config: RunConfig, kind: str) -> Iterator[tuple[EventL
     """The study's log, and its answer to signals; how a study ended before its time is in the log."""
     with EventLog(path, run_id=run_id_of(path)) as log, stop_on_signals(emit=log.emit) as stops:
         try:
-            with _watched(log, config, f"ablation, {kind}"):
-                yield log, stops
+            log.emit(
+                "ABLATION_STUDY_START" if log.size == 0 else "ABLATION_STUDY_RESUMED",
+                kind=kind,
+                config=config.to_json(),
+                git_sha=evidence.git_sha(),
+                machine=evidence.machine(),
+            )
+            yield log, stops
         except StopRequested as stop:
             log.emit("ABLATION_STUDY_STOPPED", reason=stop.reason)
             raise (KeyboardInterrupt() if stop.reason == "SIGINT" else SystemExit(143)) from None
