@@ -31,6 +31,8 @@ def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess
         *[[command] for command in COMMANDS],
         ["ledger"],
         *[["ledger", name] for name in ("verify", "prove", "head")],
+        ["ablate"],
+        *[["ablate", name] for name in ("features", "steps", "teachers")],
         ["wheels"],
         *[["wheels", name] for name in ("check", "manifest")],
     ],

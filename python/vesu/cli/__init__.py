@@ -11,7 +11,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from vesu import __version__
-from vesu.cli import campaigns, data, evidence, masks, parts, runs, teachers, tune, wheels
+from vesu.cli import ablate, campaigns, data, evidence, masks, parts, runs, teachers, tune, wheels
 from vesu.errors import DistillationNotExecuted, VesuError
 
 __all__ = ["main"]
@@ -57,6 +57,6 @@ def parser() -> ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"vesu {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for group in (runs, parts, campaigns, tune, data, masks, evidence, teachers, wheels):
+    for group in (runs, parts, campaigns, tune, data, masks, evidence, teachers, wheels, ablate):
         group.add(commands)
     return whole
