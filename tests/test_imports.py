@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "calibration": BESIDE | {"volume", "segmentation"},
     "reliability": BESIDE,
     "segmentation": (BESIDE - {"config"}) | {"volume"},
+    "guided": BESIDE | {"calibration", "data", "segmentation"},
     "baselines": BESIDE | {"segmentation"},
     "distill": BESIDE | {"comparison", "data"},
     "scoring": BESIDE | {"data", "volume"},

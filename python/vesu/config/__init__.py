@@ -4,6 +4,7 @@ What is searched, segmented and scored stands in ``sections``, teachers and stud
 run in ``keeping``; ``loading`` reads all.
 """
 
+from vesu.config.guided import GuidedConfig
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
 from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
 from vesu.config.loading import OTHER_VARIABLES, load_config
@@ -26,6 +27,7 @@ __all__ = [
     "CheckpointConfig",
     "Fallback",
     "FeatureConfig",
+    "GuidedConfig",
     "MemoryConfig",
     "NX46Config",
     "NX47Config",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from vesu.config.checks import require
+from vesu.config.guided import GuidedConfig
 from vesu.config.keeping import CheckpointConfig, MemoryConfig, TimeConfig
 from vesu.config.learned import StudentConfig, TeacherConfig
 from vesu.errors import ArgumentError
@@ -294,12 +295,15 @@ class RunConfig:
     time: TimeConfig = field(default_factory=TimeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    guided: GuidedConfig = field(default_factory=GuidedConfig)
     nx46: NX46Config = field(default_factory=NX46Config)
     nx47: NX47Config = field(default_factory=NX47Config)
 
     def __post_init__(self) -> None:
         names = get_args(Pipeline)
         require("pipeline", repr(self.pipeline), self.pipeline in names, " or ".join(map(repr, names)))
+        good = self.pipeline == "vesu" or not self.guided.reference
+        require("guided.reference", repr(self.guided.reference), good, f"none beside pipeline {self.pipeline!r}")
         require("seed", self.seed, 0 <= self.seed < 2**63, "0 to 2**63 - 1")
         require(
             "n_threads", self.n_threads, self.n_threads is None or 1 <= self.n_threads <= 1024, "1 to 1024, or none"
