@@ -302,8 +302,6 @@ class RunConfig:
     def __post_init__(self) -> None:
         names = get_args(Pipeline)
         require("pipeline", repr(self.pipeline), self.pipeline in names, " or ".join(map(repr, names)))
-        good = self.pipeline == "vesu" or not self.guided.reference
-        require("guided.reference", repr(self.guided.reference), good, f"none beside pipeline {self.pipeline!r}")
         require("seed", self.seed, 0 <= self.seed < 2**63, "0 to 2**63 - 1")
         require(
             "n_threads", self.n_threads, self.n_threads is None or 1 <= self.n_threads <= 1024, "1 to 1024, or none"

@@ -32,7 +32,7 @@ LEARNED = ("teachers", "student")
 """Sections that the result depends on only where a student is trained."""
 
 BENIGN_LEARNED = frozenset({"student.use", "student.device", "teachers.folder", "teachers.nominal", "guided.reference"})
-"""Of these the digests of teachers and reference count, and the device that was taken, not where they were looked for."""
+"""Of these the digests of teachers and reference and the device that was taken count, not where they lay."""
 
 AFTER_STUDENT = ("guided.", "segment.", "search.ensemble_size", "search.ranking", "student.fusion")
 """Settings that are first looked at when search and student are done."""

@@ -75,6 +75,10 @@ def with_reference(
         return report
     settings = config.guided
     try:
+        if config.pipeline != "vesu":
+            raise DataError(
+                f"guided.reference: got one beside pipeline {config.pipeline!r}; accepted: none, it has no model"
+            )
         reference = read_reference(
             settings.reference, inventory.test_shapes, settings.volume_id, n_threads=config.n_threads
         )
