@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import vesu
-from dressed_labels import STUDENTS_SCAN, TEACHERS_SCAN, cubes, write_layout
+from dressed_labels import STUDENTS_SCAN, TEACHERS_SCAN, write_layout
 from real_input import research_data
 from vesu.config import RunConfig
 from vesu.data.phantom import dress
@@ -53,12 +53,22 @@ STUDENT = (
 MEASURES = ("iou", "dice", "density_gap")
 
 
+def dressed_cubes(label: Path, seed: int, side: int) -> list[TrainingVolume]:
+    """Opposite corners of a label, each dressed by itself: a whole label takes many times as long."""
+    truth, found = vesu.read_volume(label), []
+    for number, corner in enumerate(((0, 0, 0), (1, 1, 1), (0, 1, 1), (1, 0, 0))[:N_CUBES]):
+        starts = [(n - side) * at_end for n, at_end in zip(truth.shape, corner, strict=True)]
+        part = np.ascontiguousarray(truth[tuple(slice(start, start + side) for start in starts)])
+        found.append(TrainingVolume(f"{label.stem}-{number}", dress(part, seed + number), part))
+    return found
+
+
 def prepare(folder: Path, data: Path, seed: int, side: int, train_side: int) -> tuple[Path, Path]:
     """A data set in the competition's layout, and the reference of its one test volume."""
     layout, reference = folder / "data", folder / f"{VOLUME_ID}_transunet.tif"
     if not reference.exists():
         label = sorted((data / "labels").glob("*.tif"))[0]
-        train = cubes(label, STUDENTS_SCAN + seed, folder.parent / "dressed", train_side)[:N_CUBES]
+        train = dressed_cubes(label, STUDENTS_SCAN + 10 * seed, train_side)
         prediction = vesu.read_volume(data / "predictions" / f"{VOLUME_ID}_transunet.tif")
         middle = tuple(slice((n - side) // 2, (n - side) // 2 + side) for n in prediction.shape)
         mask = np.ascontiguousarray(prediction[middle])
@@ -74,7 +84,7 @@ def make_teachers(folder: Path, data: Path, train_side: int) -> Path:
     from teacher_factory import recipes
 
     label = sorted((data / "labels").glob("*.tif"))[0]
-    volumes = cubes(label, TEACHERS_SCAN, folder.parent / "dressed", train_side)[:N_CUBES]
+    volumes = dressed_cubes(label, TEACHERS_SCAN, train_side)
     trained(folder, volumes, recipes=recipes(steps=2.0, width=6, side=32)[:2], patch=(32, 32, 32))
     return folder
 
