@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "calibration": BESIDE | {"volume", "segmentation"},
     "reliability": BESIDE,
     "segmentation": (BESIDE - {"config"}) | {"volume"},
+    "guided": BESIDE | {"calibration", "data", "segmentation"},
     "baselines": BESIDE | {"segmentation"},
     "distill": BESIDE | {"ablation", "comparison", "data"},
     "scoring": BESIDE | {"data", "volume"},

@@ -58,6 +58,7 @@ def config_of(arguments: Arguments, *, may_be_dry: bool = False) -> "RunConfig":
         "pipeline": arguments.pipeline,
         "student.use": getattr(arguments, "student", None),
         "teachers.folder": getattr(arguments, "teachers", None),
+        "guided.reference": getattr(arguments, "guided", None),
     }
     chosen = [
         f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in given.items() if value is not None

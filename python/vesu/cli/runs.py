@@ -53,6 +53,12 @@ def add(commands: Commands) -> None:
         help="on resuming: do again what depends on changed settings or data, instead of refusing",
     )
     _add_student(run)
+    run.add_argument(
+        "--guided",
+        type=Path,
+        metavar="MASK",
+        help="align the model to this mask TIFF of a test volume, named by its id",
+    )
     parts.add_options(run)
     add_config(run)
 

@@ -5,6 +5,7 @@ run in ``keeping``; ``loading`` reads all, ``writing`` writes it, ``aliases`` kn
 """
 
 from vesu.config.aliases import ALIASES, Alias, AliasUse
+from vesu.config.guided import GuidedConfig
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
 from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
 from vesu.config.loading import OTHER_VARIABLES, config_from_json, load_config, load_ladder
@@ -31,6 +32,7 @@ __all__ = [
     "CheckpointConfig",
     "Fallback",
     "FeatureConfig",
+    "GuidedConfig",
     "MemoryConfig",
     "NX46Config",
     "NX47Config",

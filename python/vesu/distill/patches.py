@@ -13,7 +13,7 @@ from vesu.distill.augment import Augmentation
 from vesu.distill.values import TrainingVolume
 from vesu.errors import ArgumentError, DataError
 
-__all__ = ["Patch", "PatchPlan", "PatchSampler", "PreparedVolume", "standardise"]
+__all__ = ["Patch", "PatchPlan", "PatchSampler", "PreparedVolume", "moments", "standardise"]
 
 BACKGROUND, SURFACE, UNLABELLED = 0, 1, 2
 SHARES = {SURFACE: 0.6, BACKGROUND: 0.15}
@@ -80,7 +80,7 @@ class PreparedVolume:
         _check(volume)
         self.volume = volume
         self._skeletonise = skeletonise
-        self.mean, self.deviation = _moments(volume.image)
+        self.mean, self.deviation = moments(volume.image)
         slices = range(volume.image.shape[0])
         self._counts = {
             kind: np.array([np.count_nonzero(self._members(kind, z)) for z in slices], np.int64) for kind in SHARES
@@ -259,12 +259,12 @@ def standardise(image: NDArray[Any], mean: float | None = None, deviation: float
     """
     if mean is None or deviation is None:
         _check_image(image, "image")
-        mean, deviation = _moments(image)
+        mean, deviation = moments(image)
     factor = 1.0 / deviation if deviation > 0 else 0.0
     return (image.astype(np.float32) - np.float32(mean)) * np.float32(factor)
 
 
-def _moments(image: NDArray[Any]) -> tuple[float, float]:
+def moments(image: NDArray[Any]) -> tuple[float, float]:
     """Mean and deviation, slice by slice in float64."""
     mean = sum(float(plane.sum(dtype=np.float64)) for plane in image) / image.size
     squares = sum(float(((plane.astype(np.float64) - mean) ** 2).sum()) for plane in image)

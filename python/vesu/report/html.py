@@ -10,6 +10,7 @@ from vesu.report import figures, text, verdicts
 from vesu.report.contact import contact_sheet, spread
 from vesu.report.extras import optional
 from vesu.report.glance import glance
+from vesu.report.guided import draw_guided_views, read_guided_views, swatches
 from vesu.report.limits import MAX_PAGE_BYTES, Limits
 from vesu.report.loader import Run
 from vesu.report.pictures import PROBABILITY_MAP, UNCERTAINTY_MAP, gradient, make_gallery
@@ -105,6 +106,7 @@ def _context(run: Run, limits: Limits, safe: Any) -> dict[str, Any]:
         **_scores(run),
         **_input(run),
         "student": _student(run, safe),
+        "guided": _guided(run),
     }
 
 
@@ -205,6 +207,13 @@ def _student(run: Run, safe: Any) -> dict[str, Any]:
         "pictures": list(zip((path.stem for path in paths), drawn, strict=True)),
         "n_pictured": len(run.student_paths),
     }
+
+
+def _guided(run: Run) -> dict[str, Any]:
+    """The guided phase: figures and slices."""
+    found = run.guided
+    rows = () if found is None else draw_guided_views(found.volume_id, read_guided_views(run.folder, found.volume_id))
+    return {"found": found, "rows": rows, "swatches": swatches()}
 
 
 def _pictures(run: Run, limits: Limits, safe: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from vesu.ledger import verify
 from vesu.report import dashboard
 from vesu.report.findings import Preflight, read_preflight
 from vesu.report.gates import GATES_FILE, GateResults, read_gates
+from vesu.report.guided import Guided, read_guided
 from vesu.report.jsonfile import Node
 from vesu.report.leaderboard import Candidate, read_leaderboard
 from vesu.report.student import ABLATION, Worth, read_ablation
@@ -56,6 +57,8 @@ class Run:
     """Slices of the validation volumes with what teachers and student say."""
     ablation: tuple[Worth, ...]
     """What each teacher is worth; empty where no ablation was made."""
+    guided: Guided | None
+    """The phase that aligned the model to a reference; None without one."""
     dashboard: dashboard.Dashboard
 
     @property
@@ -115,6 +118,7 @@ def load_run(folder: Path) -> Run:
         marked_paths=tuple(sorted((folder / "validation").glob("*.npz"))),
         student_paths=tuple(sorted((folder / "student_views").glob("*.npz"))),
         ablation=read_ablation(folder / ABLATION),
+        guided=read_guided(folder),
         dashboard=dashboard.read_dashboard(folder),
     )
 

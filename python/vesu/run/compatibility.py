@@ -15,6 +15,7 @@ __all__ = [
     "Scope",
     "config_fields",
     "data_fields",
+    "reference_fields",
     "scope_of",
     "student_stands",
     "teacher_fields",
@@ -30,10 +31,10 @@ BENIGN = frozenset({"tag", "dry_run", "n_threads", "cache_gib", "max_feature_gib
 LEARNED = ("teachers", "student")
 """Sections that the result depends on only where a student is trained."""
 
-BENIGN_LEARNED = frozenset({"student.use", "student.device", "teachers.folder", "teachers.nominal"})
-"""Of these the teachers' digests and the device that was taken count, not where they were looked for."""
+BENIGN_LEARNED = frozenset({"student.use", "student.device", "teachers.folder", "teachers.nominal", "guided.reference"})
+"""Of these the digests of teachers and reference and the device that was taken count, not where they lay."""
 
-AFTER_STUDENT = ("segment.", "search.ensemble_size", "search.ranking", "student.fusion")
+AFTER_STUDENT = ("guided.", "segment.", "search.ensemble_size", "search.ranking", "student.fusion")
 """Settings that are first looked at when search and student are done."""
 
 OF_STUDENT = ("student.", "teachers.")
@@ -47,7 +48,7 @@ def config_fields(config: RunConfig, *, student: bool = False) -> dict[str, Any]
     """Every setting that the result depends on, by its dotted key; ``student`` says whether one is trained."""
     fields: dict[str, Any] = {}
     for name, value in config.to_json().items():
-        if name in BENIGN or (name in LEARNED and not student):
+        if name in BENIGN or (name in LEARNED and not student) or (name == "guided" and not config.guided.reference):
             continue
         if name == "segment":
             # The ladder's steps differ in their parameters: each is one entry, so that a difference names the step.
@@ -93,6 +94,11 @@ def training_fields(channels: Iterable[int], device: str) -> dict[str, Any]:
 def teacher_fields(teachers: "Iterable[TeacherSpec]", device: str) -> dict[str, Any]:
     """The teachers, by the digests of their weights, and what they and the student run on."""
     return {"teachers.digests": {each.name: each.digest for each in teachers}, "student.runs_on": device}
+
+
+def reference_fields(volume_id: str, sha256: str) -> dict[str, Any]:
+    """The reference mask that a guided phase aligns to: which volume it is of, and the file's own hash."""
+    return {"guided.reference_of": volume_id, "guided.reference_sha256": sha256}
 
 
 def scope_of(fields: Iterable[str]) -> Scope:

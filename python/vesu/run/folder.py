@@ -28,6 +28,8 @@ OUTPUTS = (
     "model.json",
     "student",
     "student_views",
+    "guided",
+    "v3_competitor_guided_delta.json",
     "v3_transfer_memory_manifest.json",
     "v3_teacher_alignment_report.json",
     "segment",

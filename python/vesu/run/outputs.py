@@ -20,6 +20,7 @@ __all__ = [
     "finite",
     "printable",
     "submission_entry",
+    "write_guided_views",
     "write_student_views",
     "write_unmatched",
     "write_views",
@@ -81,6 +82,32 @@ def write_student_views(path: Path, volume: TrainingVolume, found: StudentPredic
         views[f"{name}_uncertainty"] = found.uncertainty.take(index, axis)
         views[f"{name}_teachers"] = 1 / (1 + np.exp(-logit))
         views[f"{name}_disagreement"] = volume.soft.disagreement.take(index, axis).astype(np.float32)
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **views)
+
+
+def write_guided_views(
+    path: Path,
+    image: Any,
+    reference: NDArray[np.uint8],
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    *,
+    offset: tuple[int, int],
+) -> None:
+    """``guided/ID.npz``: along each axis the slice of the part kept out that is richest in the reference's surface.
+
+    For the axes z, y, x: ``z_index`` (in the whole volume), ``z_volume`` (the CT), ``z_reference``, ``z_before`` and
+    ``z_after`` (the masks), all of one shape (down, across). ``offset``: along which axis that part begins where.
+    """
+    views: dict[str, Any] = {}
+    surface, scaled = reference == 1, _as_uint8(image)
+    for axis, name in enumerate("zyx"):
+        index = int(surface.sum(axis=tuple(other for other in range(3) if other != axis)).argmax())
+        views[f"{name}_index"] = np.int64(index + (offset[1] if axis == offset[0] else 0))
+        layers = {"volume": scaled, "reference": reference, "before": before, "after": after}
+        for layer, array in layers.items():
+            views[f"{name}_{layer}"] = array.take(index, axis)
     with atomic_write(path) as file:
         np.savez_compressed(file, **views)
 

@@ -17,7 +17,7 @@ from vesu.data.storage import write_json_atomic
 from vesu.distill.device import DeviceUse
 from vesu.errors import ArgumentError, DistillationNotExecuted, VesuError
 from vesu.features import FeatureSpec
-from vesu.run import compatibility, distilling, learning, rng, segmenting
+from vesu.run import compatibility, distilling, guiding, learning, rng, segmenting
 from vesu.run.costs import COSTS_NAME, Costs
 from vesu.run.coverage import TrainCoverage, plan_coverage
 from vesu.run.distilled import Distilled
@@ -304,6 +304,7 @@ class _Run:
                 on_event=session.tell,
                 package_dir=self.cache_folder / "packages",
             )
+            report = guiding.with_reference(report, session, self.inventory, student=self.teaching.due)
             write_json_atomic(session.folder / "preflight.json", report.to_json())
             for finding in report.findings:
                 session.log.emit(
@@ -336,7 +337,8 @@ class _Run:
         )
         ranking = {} if found.ranking is None else {"ranking": dict(found.ranking)}
         search = learning.search_entry(session, prepared.data, grid) | ranking
-        return {"search": search, "validation": dict(found.validation), **self._student_entry(distilled, found.fusion)}
+        entries = {**self._student_entry(distilled, found.fusion), **guiding.summary_entry(session)}
+        return {"search": search, "validation": dict(found.validation), **entries}
 
     def _prepare_student(self) -> None:
         """Say whether a student is due, and that it can be trained: better fail now than after hours of search."""

@@ -1,6 +1,7 @@
 """From a searched grid, or a historical scorer, to masks: the phase segment, and the masks in reserve."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
 from vesu.data.volumes import read_volume, write_volume
 from vesu.features import FeatureSpec
 from vesu.grid_search import ElasticNetLogisticGrid, interim_model_of
-from vesu.run import baseline, stages
+from vesu.run import baseline, guiding, stages
 from vesu.run.distilled import Distilled
 from vesu.run.events import EventLog
 from vesu.run.fusing import Fusion, ScorerFusion, choose_fusion, choose_scorer_fusion
@@ -77,9 +78,9 @@ def segment_all(
     chosen = held_out[:CALIBRATION_VOLUMES]
     to_rank = len(chosen) * len(pool_of(grid.leaderboard_, search)) if search.ranking == "score" else 0
     calibrated, kept = _restored(session, chosen), _kept(session, inventory.tests)
-    before = to_rank + len(chosen)
-    done = len(kept) + (0 if calibrated is None else before)
-    with session.phase("segment", before + len(inventory.tests), done_units=done) as phase:
+    before, guided = to_rank + len(chosen), int(guiding.is_asked(session.config))
+    done = len(kept) + (0 if calibrated is None else before) + (0 if session.state.guided is None else guided)
+    with session.phase("segment", before + guided + len(inventory.tests), done_units=done) as phase:
         session.log.emit("CALIBRATION_VOLUMES", used=len(chosen), held_out=len(held_out))
         if calibrated is None:
             volumes = _cached_pairs(session, chosen, prepared.ids, cache)
@@ -96,11 +97,14 @@ def segment_all(
             calibrated = _calibrate(session, volumes, prepared, untuned, ranking, fusion, advanced)
             session.state.calibrated = calibrated
             session.save("full")
+        device = None if distilled is None else distilled.device
+        labelled = functools.partial(_each_pair, session, chosen, prepared.ids, cache)
+        guiding.guide(session, inventory, labelled, device, phase.advance)
         for volume_id, record in on_model().items():
             if volume_id not in kept:
                 session.state.masks[volume_id] = kept[volume_id] = record
                 phase.advance(1)
-        model = SurfaceModel.load(session.folder, device=None if distilled is None else distilled.device)
+        model = SurfaceModel.load(session.folder, device=device)
         _segment_tests(session, inventory.tests, kept, lambda test: segment_volume(session, test, model, phase.advance))
         return calibrated
 
@@ -367,7 +371,14 @@ def _write_scored(folder: Path, scored: ScoredVolume) -> None:
 def _cached_pairs(
     session: Session, pairs: Sequence[Pair], ids: Mapping[str, stages.SourceIds], cache: ArrayCache
 ) -> dict[str, tuple[Any, Any]]:
-    return {pair.volume_id: _cached_pair(session, pair, ids[pair.volume_id], cache) for pair in pairs}
+    return dict(_each_pair(session, pairs, ids, cache))
+
+
+def _each_pair(
+    session: Session, pairs: Sequence[Pair], ids: Mapping[str, stages.SourceIds], cache: ArrayCache
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    for pair in pairs:
+        yield pair.volume_id, _cached_pair(session, pair, ids[pair.volume_id], cache)
 
 
 def _cached_pair(session: Session, pair: Pair, ids: stages.SourceIds, cache: ArrayCache) -> tuple[Any, Any]:

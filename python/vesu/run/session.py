@@ -202,6 +202,7 @@ class Session:
         if not keep_student:
             self.state.distillation = None
         self.state.calibrated = None
+        self.state.guided = None
         self.state.masks = {}
         self.state.progress = {}
         for mask in (self.folder / "masks").glob("*.tif"):

@@ -13,7 +13,7 @@ from vesu.grid_search import SearchState
 from vesu.run import rng
 from vesu.run.checkpoint import Checkpoint
 
-__all__ = ["Calibrated", "Distillation", "MaskRecord", "RunState"]
+__all__ = ["Calibrated", "Distillation", "Guided", "MaskRecord", "RunState"]
 
 RUN_PART, SEARCH_PART, RNG_PART = "run.json", "search.npz", "rng.json"
 MODEL_PARTS = ("model.npz", "model.json")
@@ -78,6 +78,16 @@ class Distillation:
         return replace(self, elsewhere=len(self.evidence), since=0)
 
 
+@dataclass(frozen=True)
+class Guided:
+    """A guided phase that is over (R24); one that was cut is begun anew, so there is nothing between."""
+
+    report: Mapping[str, Any]
+    """Content of ``v3_competitor_guided_delta.json``."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """The model's files that it changed, by their path in the run folder; none where the model from before stays."""
+
+
 @dataclass
 class RunState:
     """The resumable state of a run; phases that are not in it are repeated from the cache.
@@ -104,6 +114,8 @@ class RunState:
     calibrated: Calibrated | None = None
     distillation: Distillation | None = None
     """None where no student is trained, or none was begun."""
+    guided: Guided | None = None
+    """None where no reference was given, or the phase is not over yet."""
     masks: dict[str, MaskRecord] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     """As :meth:`vesu.run.progress.Progress.state` gives it."""
@@ -124,6 +136,7 @@ class RunState:
             "ranking": None if self.calibrated is None else self.calibrated.ranking,
             "fusion": None if self.calibrated is None else self.calibrated.fusion,
             "distillation": None if self.distillation is None else _described(self.distillation),
+            "guided": None if self.guided is None else _guided_described(self.guided),
             "masks": {name: vars(record) for name, record in self.masks.items()},
         }
         parts = {RUN_PART: _json(run), RNG_PART: _json(rng.capture())}
@@ -136,6 +149,8 @@ class RunState:
         if self.distillation is not None:
             parts |= {**self.distillation.training, **self.distillation.student}
             parts[EVIDENCE_PART] = b"".join(_json(event) + b"\n" for event in self.distillation.evidence)
+        if self.guided is not None:
+            parts |= {_guided_part(path): content for path, content in self.guided.files.items()}
         return parts
 
     def manifest(self, max_iter: int) -> dict[str, Any]:
@@ -204,6 +219,7 @@ class RunState:
                 if complete
                 else None,
                 distillation=_distillation(run.get("distillation"), checkpoint),
+                guided=_guided(run.get("guided"), checkpoint),
                 masks={str(name): MaskRecord(**record) for name, record in run["masks"].items()},
                 rng=json.loads(checkpoint.read(RNG_PART)),
             )
@@ -245,6 +261,22 @@ def _distillation(described: Mapping[str, Any] | None, checkpoint: Checkpoint) -
         elsewhere=int(described["elsewhere"]),
         since=int(described["since"]),
     )
+
+
+def _guided_described(state: Guided) -> dict[str, Any]:
+    return {"report": dict(state.report), "files": sorted(state.files)}
+
+
+def _guided(described: Mapping[str, Any] | None, checkpoint: Checkpoint) -> Guided | None:
+    if described is None:
+        return None
+    files = {str(path): checkpoint.read(_guided_part(str(path))) for path in described["files"]}
+    return Guided(dict(described["report"]), files)
+
+
+def _guided_part(path: str) -> str:
+    """A part's name, beside the parts of the model from before: ``guided_model.json``."""
+    return f"guided_{path.rpartition('/')[2]}"
 
 
 def _json(value: Any) -> bytes:
