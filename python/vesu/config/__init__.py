@@ -4,6 +4,7 @@ What is searched, segmented and scored stands in ``sections``, teachers and stud
 run in ``keeping``; ``loading`` reads all.
 """
 
+from vesu.config.autotune import AutoTuneConfig
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
 from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
 from vesu.config.loading import OTHER_VARIABLES, load_config
@@ -22,6 +23,7 @@ from vesu.config.sections import (
 __all__ = [
     "OTHER_VARIABLES",
     "PRESETS",
+    "AutoTuneConfig",
     "CalibrationSettings",
     "CheckpointConfig",
     "Fallback",
