@@ -45,6 +45,9 @@ def add(commands: Commands) -> None:
         help="on resuming: do again what depends on changed settings or data, instead of refusing",
     )
     _add_student(run)
+    run.add_argument(
+        "--auto-tune", action="store_true", help="tune settings within [auto_tune]'s bounds, with rollback"
+    )
     parts.add_options(run)
     add_config(run)
 

@@ -4,15 +4,17 @@ What is decided, and on what grounds, stands in :mod:`vesu.autotune`; nothing he
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from vesu.autotune import (
+    EPOCH_POLICIES,
     Bounds,
     Decision,
     EpochEvidence,
+    EpochPolicy,
     Parameter,
     ParameterState,
     TunerState,
@@ -23,11 +25,12 @@ from vesu.config import RunConfig
 from vesu.data.cache import content_id
 from vesu.data.storage import write_json_atomic
 from vesu.grid_search import EpochEnd, EpochSettings, NextEpochs, SearchState
+from vesu.grid_search.solver import OnEvent
 from vesu.run.plan import epoch_settings
 from vesu.run.session import Session
 from vesu.run.state import Tuning
 
-__all__ = ["TRACE", "SearchTuning", "record", "rules_of", "write_trace"]
+__all__ = ["TRACE", "SearchTuning", "TunedEpochs", "record", "rules_of", "write_trace"]
 
 TRACE = "v3_autotune_trace.json"
 FORMAT = "vesu-autotune-trace/1"
@@ -40,8 +43,74 @@ SETTINGS: dict[Parameter, str] = {
 """The setting of ``[search]`` where a parameter starts."""
 
 
+@dataclass
+class TunedEpochs:
+    """Sets the epochs of a search by what the policies decide: ``grid.fit_samples(draw, t.settings, on_epoch=t.on_epoch)``.
+
+    Attributes
+    ----------
+    base : EpochSettings
+        As configured; ``epochs``, ``min_delta`` and ``max_epochs`` stay as they are.
+    start_neurons : int
+        Meta-neurons of the first epoch.
+    state : TunerState
+        Replaced at each epoch's end.
+    rules : TuningRules
+    emit : callable
+        Gets each event: name, fields.
+    before : SearchState or None
+        Where the search stood when the change that is on trial was made.
+    policies : mapping of str to callable
+        See :func:`vesu.autotune.tune_epoch`.
+    """
+
+    base: EpochSettings
+    start_neurons: int
+    state: TunerState
+    rules: TuningRules = field(default_factory=TuningRules)
+    emit: OnEvent = lambda name, fields: None
+    before: SearchState | None = None
+    policies: Mapping[Parameter, EpochPolicy] = field(default_factory=lambda: EPOCH_POLICIES)
+
+    @property
+    def settings(self) -> EpochSettings:
+        """Those in force."""
+        state, base = self.state, self.base
+        return replace(
+            base,
+            patience=int(state.value("convergence_patience", base.patience)),
+            mutation_noise=state.value("mutation_noise", base.mutation_noise),
+            meta_neurons_growth=self._growth(),
+        )
+
+    def neurons_by_epoch(self) -> list[int]:
+        """Meta-neurons of each epoch that may come, as far as is known now."""
+        neurons = list(self.state.neurons)
+        coming = neurons[-1] + self._growth() if neurons else self.start_neurons
+        while len(neurons) < self.base.limit:
+            neurons.append(coming)
+            coming += self.base.meta_neurons_growth
+        return neurons
+
+    def on_epoch(self, end: EpochEnd) -> NextEpochs:
+        """Decide at an epoch's end."""
+        taken = end.state()
+        evidence = _evidence(end, taken, self.base, self.state.objectives)
+        outcome = tune_epoch(self.state, evidence, self.rules, self.policies)
+        restored = self.before if outcome.rolled_back else None
+        record(self.emit, outcome.decisions, len(self.state.decisions), restored)
+        self.before = taken if outcome.state.on_trial is not None else None
+        self.state = outcome.state
+        return NextEpochs(self.settings, restored)
+
+    def _growth(self) -> int:
+        """Meta-neurons that the next epoch has more."""
+        now = self.state.neurons[-1] if self.state.neurons else self.start_neurons
+        return max(self.base.meta_neurons_growth, int(self.state.value("meta_neurons", now)) - now)
+
+
 class SearchTuning:
-    """Tunes the epochs of a run's search.
+    """The tuning of a run's search: its state goes into the checkpoints, its trace into the run folder.
 
     Parameters
     ----------
@@ -57,66 +126,53 @@ class SearchTuning:
     def __init__(self, session: Session) -> None:
         config, saved = session.config, session.state.tuning
         self._session = session
-        self._base, self._rules = epoch_settings(config.search), rules_of(config)
-        self._state = _start(config) if saved is None else TunerState.from_json(saved.search)
-        self._before = None if saved is None else saved.before
+        self._epochs = TunedEpochs(
+            epoch_settings(config.search),
+            config.search.meta_neurons,
+            _start(config) if saved is None else TunerState.from_json(saved.search),
+            rules_of(config),
+            session.tell,
+            None if saved is None else saved.before,
+        )
         self._calibration = () if saved is None else saved.calibration
         self._held: Tuning | None = None
-        self.grown: Callable[[Sequence[int]], None] = lambda _: None
+        self._announced = self.candidates_by_epoch()
+        self.announce: Callable[[Sequence[int]], None] = lambda _: None
         """Is told the candidates of every epoch when the grid has grown."""
 
     @property
     def settings(self) -> EpochSettings:
         """Those in force."""
-        state, base = self._state, self._base
-        return replace(
-            base,
-            patience=int(state.value("convergence_patience", base.patience)),
-            mutation_noise=state.value("mutation_noise", base.mutation_noise),
-            meta_neurons_growth=self._growth(),
-        )
+        return self._epochs.settings
 
     def candidates_by_epoch(self) -> list[int]:
         """Candidates of each epoch that may come, as far as is known now."""
-        search, neurons = self._session.config.search, list(self._state.neurons)
-        coming = neurons[-1] + self._growth() if neurons else search.meta_neurons
-        while len(neurons) < self._base.limit:
-            neurons.append(coming)
-            coming += self._base.meta_neurons_growth
-        return [n * len(search.l1) * len(search.l2) for n in neurons]
+        search = self._session.config.search
+        return [n * len(search.l1) * len(search.l2) for n in self._epochs.neurons_by_epoch()]
+
+    def on_epoch(self, end: EpochEnd) -> NextEpochs:
+        """Decide at an epoch's end."""
+        following = self._epochs.on_epoch(end)
+        self._held = None
+        if (now := self.candidates_by_epoch()) != self._announced:
+            self._announced = now
+            self.announce(now)
+        return following
 
     def hold(self) -> None:
         """Put the state beside the search's, for the next checkpoint: after each iteration."""
         if self._held is None:
-            self._held = Tuning(self._state.to_json(), self._before, self._calibration)
+            self._held = Tuning(self._epochs.state.to_json(), self._epochs.before, self._calibration)
         self._session.state.tuning = self._held
-
-    def on_epoch(self, end: EpochEnd) -> NextEpochs:
-        """Decide at an epoch's end."""
-        taken = end.state()
-        evidence = _evidence(end, taken, self._base, self._state.objectives)
-        outcome = tune_epoch(self._state, evidence, self._rules)
-        restored = self._before if outcome.rolled_back else None
-        record(self._session, outcome.decisions, len(self._state.decisions), restored)
-        changed = any(decision.action in ("raise", "lower") for decision in outcome.decisions)
-        self._before = taken if changed else None
-        self._state, self._held = outcome.state, None
-        if self._growth() > self._base.meta_neurons_growth:
-            self.grown(self.candidates_by_epoch())
-        return NextEpochs(self.settings, restored)
 
     def finish(self) -> None:
         """The search is done: keep its whole trace."""
-        self.hold()
-        held = self._session.state.tuning
-        assert held is not None
-        self._session.state.tuning = replace(held, final=self._state.to_json())
+        state = self._session.state
+        if state.tuning is None:  # nothing was left to iterate, in this session or before
+            self.hold()
+        assert state.tuning is not None
+        state.tuning = replace(state.tuning, final=self._epochs.state.to_json())
         write_trace(self._session)
-
-    def _growth(self) -> int:
-        """Meta-neurons that the next epoch has more."""
-        now = self._state.neurons[-1] if self._state.neurons else self._session.config.search.meta_neurons
-        return max(self._base.meta_neurons_growth, int(self._state.value("meta_neurons", now)) - now)
 
 
 def rules_of(config: RunConfig) -> TuningRules:
@@ -124,12 +180,13 @@ def rules_of(config: RunConfig) -> TuningRules:
     return TuningRules(config.auto_tune.cooldown, config.auto_tune.tolerance)
 
 
-def record(session: Session, decisions: Sequence[Decision], first: int, restored: SearchState | None) -> None:
-    """Write decisions to the log, and each change once more by itself.
+def record(emit: OnEvent, decisions: Sequence[Decision], first: int, restored: SearchState | None) -> None:
+    """Tell of decisions, and of each change once more by itself.
 
     Parameters
     ----------
-    session : Session
+    emit : callable
+        Gets each event: name, fields.
     decisions : sequence of Decision
     first : int
         The first one's number in the trace.
@@ -138,15 +195,15 @@ def record(session: Session, decisions: Sequence[Decision], first: int, restored
     """
     for number, decision in enumerate(decisions, first):
         fields = {"number": number, **decision.to_json()}
-        session.log.emit("AUTO_TUNE_POLICY_DECISION", **fields)
+        emit("AUTO_TUNE_POLICY_DECISION", fields)
         if not (decision.changed or decision.action == "rollback"):
             continue
-        del fields["evidence"]
+        fields = {name: value for name, value in fields.items() if name != "evidence"}
         back = restored if decision.action == "rollback" else None
         identity = None if back is None else _identity(back)
-        session.log.emit("AUTO_TUNE_PARAM_UPDATE", **fields, restored_state=identity)
+        emit("AUTO_TUNE_PARAM_UPDATE", {**fields, "restored_state": identity})
         if decision.parameter == "convergence_patience" and decision.action == "raise":
-            session.log.emit("CONVERGENCE_PATIENCE_EXPANDED", **fields)
+            emit("CONVERGENCE_PATIENCE_EXPANDED", fields)
 
 
 def write_trace(session: Session) -> None:

@@ -41,7 +41,7 @@ def dust_tuner(session: Session) -> AdjustLadder | None:
         assert tuning is not None  # the search is done
         decisions, tuned = _tuned(session.config, ladder, probabilities, labels, spreads, _last_epoch(session))
         made = len(TunerState.from_json(tuning.final or tuning.search).decisions)
-        record(session, decisions, made, None)
+        record(session.tell, decisions, made, None)
         session.state.tuning = replace(tuning, calibration=tuple(each.to_json() for each in decisions))
         write_trace(session)
         return tuned

@@ -177,7 +177,7 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
                 phase.finish(fields["reason"])
 
         if tuning is not None:
-            tuning.grown = phase.announce
+            tuning.announce = phase.announce
         grid = stages.fit_grid(data, session.config, device, draw, on_iteration, on_event, start, tuning)
         if tuning is not None:
             tuning.finish()
