@@ -294,8 +294,8 @@ evidences = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(evidences, min_size=1, max_size=12))
+@settings(max_examples=20, deadline=None)
+@given(st.lists(evidences, min_size=1, max_size=6))
 def test_whatever_happens_bounds_hold_and_the_state_survives_json(seen):  # R36 R37 R39 R52
     current = all_three()
     for evidence in seen:

@@ -72,8 +72,9 @@ def changes(events):
 
 def test_a_stagnating_search_gets_more_noise():  # R39
     events = []
-    settings = EpochSettings(epochs=0, min_delta=0.05, patience=4, max_epochs=5, stagnation_epochs=1)
-    fitted(tuned(settings, events), lambda _: linear(0), max_iter=60, events=events)
+    settings = EpochSettings(epochs=0, min_delta=1e-3, patience=4, max_epochs=5, stagnation_epochs=1)
+    tuner = tuned(settings, events, meta_neurons=(3, 3))
+    fitted(tuner, lambda epoch: linear(epoch // 99, flip=0.2), max_iter=150, solver="fista", events=events)
     first = next(fields for fields in of(events, "AUTO_TUNE_PARAM_UPDATE") if fields["parameter"] == "mutation_noise")
     assert (first["action"], first["before"], first["after"]) == ("raise", 0.05, 0.1)
     at = first["epoch"]
@@ -85,19 +86,19 @@ def test_a_stagnating_search_gets_more_noise():  # R39
 
 def test_a_diverging_search_gets_less_noise():  # R39
     events = []
-    settings = EpochSettings(epochs=4, mutation_noise=0.1, adapt_learning_rate=False)
-    fitted(tuned(settings, events), learning_rate=1.9, max_iter=30, events=events)
+    settings = EpochSettings(epochs=3, mutation_noise=0.1)
+    fitted(tuned(settings, events), learning_rate=0.08, l2=(1e-3, 100.0), events=events)  # 8 of 2 at the most
     first = of(events, "AUTO_TUNE_PARAM_UPDATE")[0]
     assert (first["parameter"], first["action"], first["after"]) == ("mutation_noise", "lower", 0.05)
     decision = of(events, "AUTO_TUNE_POLICY_DECISION")[first["number"]]
     evidence = decision["evidence"]
-    assert evidence["diverged"] > 0 or evidence["rising"] >= 0.5
+    assert evidence["diverged"] == 6 and evidence["candidates"] == 12
     assert decision["reason"].startswith("the search diverges")
 
 
 def test_a_slow_but_positive_search_goes_on():  # R39
-    settings = EpochSettings(epochs=0, min_delta=0.02, patience=2, max_epochs=30, mutation_noise=0)
-    slow = {"learning_rate": 1e-3, "max_iter": 12}
+    settings = EpochSettings(epochs=0, min_delta=0.02, patience=2, max_epochs=8, mutation_noise=0)
+    slow = {"learning_rate": 2e-4, "max_iter": 12}
     plain = ElasticNetLogisticGrid(**{**GRID, **slow}).fit_samples(linear, settings, validation=linear(99))
     events = []
     patient = fitted(tuned(settings, events, meta_neurons=(3, 3)), events=events, **slow)
@@ -152,7 +153,7 @@ def doubling(name, at):
 
 @pytest.mark.parametrize("name", ["mutation_noise", "meta_neurons", "convergence_patience"])
 def test_a_rollback_restores_the_identical_state(name):  # R39: bits
-    settings, events, ends = EpochSettings(epochs=4, stagnation_epochs=1, min_delta=0.5, prune_quantile=0), [], []
+    settings, events, ends = EpochSettings(epochs=4, stagnation_epochs=9, min_delta=0.5, prune_quantile=0), [], []
     tuner = tuned(settings, events, doubling(name, 1))
     seen = tuner.on_epoch
 
@@ -161,18 +162,14 @@ def test_a_rollback_restores_the_identical_state(name):  # R39: bits
         ends.append((end.state(), following.restore))
         return following
 
-    after = {}
-
-    def on_iteration(record):
-        if record.iteration == 1:
-            after[record.epoch] = record
-
     tuner.on_epoch = on_epoch
-    grid = fitted(tuner, worsening, on_iteration=on_iteration, events=events)
+    grid = fitted(tuner, worsening, events=events)
     assert changes(events) == [(name, "raise"), (name, "rollback")]
     decided, (_, restored) = ends[1][0], ends[2]
     for array in ("params", "learning_rate", "diverged"):
         assert restored.solver[array].tobytes() == decided.solver[array].tobytes()
+        n = len(decided.solver[array])  # and the epoch before last ended somewhere else
+    assert ends[2][0].solver["params"][:n].tobytes() != decided.solver["params"].tobytes()
     update = of(events, "AUTO_TUNE_PARAM_UPDATE")[1]
     decision = of(events, "AUTO_TUNE_POLICY_DECISION")[0]
     raised = next(each for each in of(events, "AUTO_TUNE_POLICY_DECISION") if each["action"] == "raise")
@@ -184,7 +181,7 @@ def test_a_rollback_restores_the_identical_state(name):  # R39: bits
 
 
 def test_the_search_ends_where_the_rollback_took_it():  # R39: bits, and the leaderboard is of the restored state
-    settings = EpochSettings(epochs=3, mutation_noise=0.05, stagnation_epochs=1, min_delta=0.5, prune_quantile=0)
+    settings = EpochSettings(epochs=3, mutation_noise=0.05, stagnation_epochs=9, min_delta=0.5, prune_quantile=0)
     short = replace(settings, epochs=2)
     grid = fitted(tuned(settings, policies=doubling("mutation_noise", 1)), worsening)
     two = ElasticNetLogisticGrid(**GRID).fit_samples(worsening, short, validation=worsening(99))
@@ -193,7 +190,7 @@ def test_the_search_ends_where_the_rollback_took_it():  # R39: bits, and the lea
 
 
 def test_what_was_remembered_of_each_candidate_goes_back_too():  # R39
-    settings = EpochSettings(epochs=5, stagnation_epochs=2, min_delta=0.5, prune_quantile=0)
+    settings = EpochSettings(epochs=4, stagnation_epochs=9, min_delta=0.5, prune_quantile=0)
     states = {}
 
     def on_epoch(end):
@@ -237,10 +234,11 @@ def test_a_hook_that_changes_nothing_changes_no_bit():  # R32
 
 
 def test_a_tuned_search_cut_at_any_iteration_has_the_same_bits_and_trace():  # R36 R37 R39
-    settings = EpochSettings(epochs=0, min_delta=0.02, patience=2, max_epochs=7, stagnation_epochs=1)
+    settings = EpochSettings(epochs=0, min_delta=0.02, patience=4, max_epochs=7, stagnation_epochs=3)
     options = {"max_iter": 4, "learning_rate": 0.05}
+    policies = EPOCH_POLICIES | doubling("mutation_noise", 1)
     kept = []
-    tuner = tuned(settings)
+    tuner = tuned(settings, policies=policies)
 
     def keep(record):
         # What a checkpoint holds: the search and the tuning beside it, as bytes and JSON.
@@ -252,9 +250,9 @@ def test_a_tuned_search_cut_at_any_iteration_has_the_same_bits_and_trace():  # R
 
     whole = fitted(tuner, worsening, on_iteration=keep, **options)
     actions = {each.action for each in tuner.state.decisions}
-    assert actions >= {"raise", "rollback"} and len(kept) > 16  # there is something to get wrong
+    assert actions >= {"raise", "rollback"} and len(kept) >= 16  # there is something to get wrong
     for text, search, before in kept:
-        again = tuned(settings)
+        again = tuned(settings, policies=policies)
         again.state = TunerState.from_json(json.loads(text))
         again.before = SearchState.load(io.BytesIO(before)) if before else None
         grid = fitted(again, worsening, state=SearchState.load(io.BytesIO(search)), **options)

@@ -45,7 +45,9 @@ SETTINGS: dict[Parameter, str] = {
 
 @dataclass
 class TunedEpochs:
-    """Sets the epochs of a search by what the policies decide: ``grid.fit_samples(draw, t.settings, on_epoch=t.on_epoch)``.
+    """Sets the epochs of a search by what the policies decide.
+
+    ``grid.fit_samples(draw, tuned.settings, on_epoch=tuned.on_epoch)`` is a tuned search.
 
     Attributes
     ----------
