@@ -7,7 +7,7 @@ from typing import Any
 
 from vesu.errors import DataError, EvidenceError
 from vesu.ledger import verify
-from vesu.report import dashboard
+from vesu.report import autotune, dashboard
 from vesu.report.findings import Preflight, read_preflight
 from vesu.report.gates import GATES_FILE, GateResults, read_gates
 from vesu.report.jsonfile import Node
@@ -57,6 +57,8 @@ class Run:
     ablation: tuple[Worth, ...]
     """What each teacher is worth; empty where no ablation was made."""
     dashboard: dashboard.Dashboard
+    tuning: autotune.Tuning | None = None
+    """What auto-tuning decided."""
 
     @property
     def name(self) -> str:
@@ -116,6 +118,7 @@ def load_run(folder: Path) -> Run:
         student_paths=tuple(sorted((folder / "student_views").glob("*.npz"))),
         ablation=read_ablation(folder / ABLATION),
         dashboard=dashboard.read_dashboard(folder),
+        tuning=autotune.read_tuning(folder / autotune.TRACE),
     )
 
 
