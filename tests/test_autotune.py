@@ -72,7 +72,9 @@ def test_noise_goes_up_on_stagnation_and_down_on_divergence():  # R39
     assert mutation_noise(NOISE, HEALTHY).value == 0.05
     # both: noise on a search that blows up makes it worse
     assert mutation_noise(NOISE, replace(STAGNATING, diverged=3)).value == 0.025
-    assert mutation_noise(replace(NOISE, value=0.0), STAGNATING).value == 0  # switched off stays off
+    off = replace(NOISE, value=0.0)  # switched off stays off, though its bounds begin above 0
+    assert mutation_noise(off, STAGNATING).value == 0
+    assert tune_epoch(state(mutation_noise=off), STAGNATING).decisions[0].action == "keep"
 
 
 def test_patience_goes_up_when_slow_but_positive():  # R39

@@ -270,12 +270,13 @@ def _guarded(
 
     if proposal is None:
         return state, decided("refuse", state.value, "the policy gave no finite number")
+    if proposal.value == state.value:  # also where the start lies outside the bounds: a noise of 0 stays off
+        return replace(state, contrary=0), decided("keep", state.value, proposal.reason)
     wanted = state.bounds.clamp(round(proposal.value) if name in INTEGERS else proposal.value)
     if name == "meta_neurons":
         wanted = max(wanted, state.value)
     if wanted == state.value:
-        at_bound = " (at its bound)" if proposal.value != state.value else ""
-        return replace(state, contrary=0), decided("keep", state.value, proposal.reason + at_bound)
+        return replace(state, contrary=0), decided("keep", state.value, f"{proposal.reason} (at its bound)")
     direction = 1 if wanted > state.value else -1
     if state.direction == -direction:
         state = replace(state, contrary=state.contrary + 1)
