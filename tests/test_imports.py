@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "notebook": set(),
     "config": {"errors", "segmentation"},
     "comparison": {"errors"},
+    "autotune": {"errors"},
     "ledger": BESIDE,
     "offline": {"errors"},
     "volume": BESIDE,
