@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts campaign rehearsal wheels wheels-twice docs ranks wheels-test guided clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts campaign rehearsal wheels wheels-twice docs ranks wheels-test guided autotune clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ docs: $(VENV)/.built $(VENV)/.docs  ## Build the documentation's site into build
 ranks: $(VENV)/.built $(VENV)/.dev  ## Runs and searches in one, two and three processes: the same bits, or it fails; prints seconds and bytes an iteration
 	$(BIN)/python tests/ranks_run.py
 	$(BIN)/python benches/ranks.py --ranks 1 2 3
+
+autotune: $(VENV)/.built $(VENV)/.dev  ## Auto-tuning: each policy on the search it is for, plain against tuned on held-out volumes; leaves build/autotune/autotune.md; minutes
+	$(BIN)/python benches/autotune.py --out build/autotune
 
 format:  ## Rewrite the sources in the house style
 	cargo fmt

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "config": {"errors", "segmentation"},
     "comparison": {"errors"},
     "ablation": BESIDE | {"comparison", "data"},
+    "autotune": {"errors"},
     "ledger": BESIDE,
     "offline": {"errors"},
     "volume": BESIDE,

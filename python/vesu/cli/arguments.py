@@ -63,8 +63,8 @@ def config_of(arguments: Arguments, *, may_be_dry: bool = False) -> "RunConfig":
     chosen = [
         f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in given.items() if value is not None
     ]
-    if getattr(arguments, "dry_run", False):
-        chosen.append("dry_run=true")
+    for flag, key in (("dry_run", "dry_run"), ("auto_tune", "auto_tune.use")):
+        chosen += [f"{key}=true"] if getattr(arguments, flag, False) else []
     config = load_config(arguments.config, overrides=[*arguments.set, *chosen])
     if config.dry_run and not may_be_dry:
         raise ArgumentError("dry_run: got true for what has no dry run; accepted: for `vesu run` in one piece")

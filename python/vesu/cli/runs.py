@@ -59,6 +59,9 @@ def add(commands: Commands) -> None:
         metavar="MASK",
         help="align the model to this mask TIFF of a test volume, named by its id",
     )
+    run.add_argument(
+        "--auto-tune", action="store_true", help="tune settings within [auto_tune]'s bounds, with rollback"
+    )
     parts.add_options(run)
     add_config(run)
 

@@ -5,6 +5,7 @@ run in ``keeping``; ``loading`` reads all, ``writing`` writes it, ``aliases`` kn
 """
 
 from vesu.config.aliases import ALIASES, Alias, AliasUse
+from vesu.config.autotune import AutoTuneConfig
 from vesu.config.guided import GuidedConfig
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
 from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
@@ -28,6 +29,7 @@ __all__ = [
     "PRESETS",
     "Alias",
     "AliasUse",
+    "AutoTuneConfig",
     "CalibrationSettings",
     "CheckpointConfig",
     "Fallback",

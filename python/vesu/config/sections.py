@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from vesu.config.aliases import AliasUse
+from vesu.config.autotune import AutoTuneConfig
 from vesu.config.checks import require
 from vesu.config.guided import GuidedConfig
 from vesu.config.keeping import CheckpointConfig, MemoryConfig, TimeConfig
 from vesu.config.learned import StudentConfig, TeacherConfig
 from vesu.errors import ArgumentError
-from vesu.segmentation import DEFAULT_STEPS, DENSITY_RANGE, SegmentConfig, Step
+from vesu.segmentation import DEFAULT_STEPS, DENSITY_RANGE, Dust, SegmentConfig, Step
 from vesu.segmentation.threshold import Mode
 
 __all__ = [
@@ -298,6 +299,7 @@ class RunConfig:
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     teachers: TeacherConfig = field(default_factory=TeacherConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
+    auto_tune: AutoTuneConfig = field(default_factory=AutoTuneConfig)
     time: TimeConfig = field(default_factory=TimeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
@@ -318,6 +320,12 @@ class RunConfig:
         )
         require("cache_gib", self.cache_gib, 0 <= self.cache_gib < 2**30, "0 or more GiB")
         require("max_feature_gib", self.max_feature_gib, 0 < self.max_feature_gib < 2**30, "a positive number of GiB")
+        self.auto_tune.require_inside("convergence_patience", "search.patience", self.search.patience)
+        self.auto_tune.require_inside("meta_neurons", "search.meta_neurons", self.search.meta_neurons)
+        if self.search.mutation_noise:  # 0 switches mutation off, and tuning does not switch it on
+            self.auto_tune.require_inside("mutation_noise", "search.mutation_noise", self.search.mutation_noise)
+        for dust in (step for step in self.segment.steps if isinstance(step, Dust)):
+            self.auto_tune.require_inside("dust_min_size", "segment.dust.min_voxels", dust.min_voxels)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict of every key's value, nested by section."""

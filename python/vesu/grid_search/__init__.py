@@ -1,6 +1,6 @@
 """Prox-fit: elastic-net logistic regression over a grid of candidates, all advanced in one pass (R11-R15, R17)."""
 
-from vesu.grid_search.epochs import EpochSettings
+from vesu.grid_search.epochs import EpochEnd, EpochSettings, NextEpochs, OnEpoch
 from vesu.grid_search.estimator import ElasticNetLogisticGrid
 from vesu.grid_search.interim import interim_model, interim_model_of
 from vesu.grid_search.model import ProxFitModel, ensemble_order
@@ -14,8 +14,11 @@ from vesu.grid_search.state import SearchState
 __all__ = [
     "AnySamples",
     "ElasticNetLogisticGrid",
+    "EpochEnd",
     "EpochSettings",
     "IterationRecord",
+    "NextEpochs",
+    "OnEpoch",
     "ProxFitModel",
     "Samples",
     "SearchState",

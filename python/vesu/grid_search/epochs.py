@@ -3,20 +3,21 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vesu.errors import ArgumentError
 from vesu.grid_search.checks import integer, number
-from vesu.grid_search.evolution import Memory, adapt_learning_rates, judge_mutations, mutate, prune_winner
+from vesu.grid_search.evolution import Memory, adapt_learning_rates, judge_mutations, mutate, prune_winner, restore
 from vesu.grid_search.samples import AnySamples
 from vesu.grid_search.search import IterationRecord, OnIteration, Search
 from vesu.grid_search.selection import SelectionWeights
 from vesu.grid_search.solver import OnEvent
+from vesu.grid_search.state import SearchState
 
-__all__ = ["EpochLoop", "EpochSettings"]
+__all__ = ["EpochEnd", "EpochLoop", "EpochSettings", "NextEpochs", "OnEpoch"]
 
 MOST = 1 << 20
 
@@ -86,6 +87,58 @@ class EpochSettings:
         return meta_neurons + epoch * self.meta_neurons_growth
 
 
+@dataclass(frozen=True, eq=False)
+class EpochEnd:
+    """What an epoch came to, for whoever sets the next ones.
+
+    Attributes
+    ----------
+    epoch : int
+        From 0.
+    settings : EpochSettings
+        Those in force.
+    leaderboard : structured ndarray, shape (n_candidates,)
+        At the epoch's end, best first.
+    memory : Memory
+        What is remembered of each candidate, this epoch included; ``vesu.grid_search.evolution``.
+    n_neurons : int
+    diverged : bool ndarray, shape (n_candidates,)
+    """
+
+    epoch: int
+    settings: EpochSettings
+    leaderboard: NDArray[Any]
+    memory: Memory
+    n_neurons: int
+    diverged: NDArray[np.bool_]
+    _take: Callable[[], SearchState]
+
+    def state(self) -> SearchState:
+        """The search as it stands here, to go back to it later: :attr:`NextEpochs.restore`."""
+        return self._take()
+
+
+@dataclass(frozen=True, eq=False)
+class NextEpochs:
+    """What holds from here on.
+
+    Attributes
+    ----------
+    settings : EpochSettings
+        ``epochs``, ``min_delta`` and ``max_epochs`` stay as they are.
+    restore : SearchState or None
+        Where the candidates go back to before anything else happens: parameters, steps, divergence and memory of each,
+        bit for bit. Candidates that have come since stay as they are, and what counts epochs goes on counting.
+    """
+
+    settings: EpochSettings
+    restore: SearchState | None = None
+
+
+OnEpoch: TypeAlias = Callable[[EpochEnd], NextEpochs]
+"""Called at each epoch's end, before it is decided whether another follows."""
+
+
 @dataclass(eq=False)
 class EpochLoop:
     """Runs a search from where it stands through all its epochs."""
@@ -100,6 +153,7 @@ class EpochLoop:
     max_iter: int
     on_iteration: OnIteration | None = None
     on_event: OnEvent | None = None
+    on_epoch: OnEpoch | None = None
 
     def run(self) -> tuple[NDArray[Any], AnySamples]:
         """The last epoch's leaderboard, and its training samples."""
@@ -107,6 +161,8 @@ class EpochLoop:
         samples = self.samples_of(self.search.epoch)
         while True:
             table = self._epoch(samples)
+            if self.on_epoch is not None:
+                table = self._set_next(self.on_epoch, table, samples)
             reason = self._end()
             if reason is not None:
                 break
@@ -148,6 +204,31 @@ class EpochLoop:
         )
         return table
 
+    def _set_next(self, on_epoch: OnEpoch, table: NDArray[Any], samples: AnySamples) -> NDArray[Any]:
+        """Ask what holds from here on; the leaderboard after it."""
+        search = self.search
+        following = on_epoch(
+            EpochEnd(
+                search.epoch,
+                self.settings,
+                table,
+                self.memory,
+                search.n_neurons,
+                search.diverged.copy(),
+                lambda: search.snapshot(""),  # to go back to on whichever samples there are then
+            )
+        )
+        for name in ("epochs", "min_delta", "max_epochs"):
+            got, accepted = (getattr(each, name) for each in (following.settings, self.settings))
+            if got != accepted:
+                raise ArgumentError(f"on_epoch: got {name} {got}; accepted: {accepted}, which stays as it is")
+        self.settings = following.settings
+        if following.restore is None:
+            return table
+        restore(search, self.memory, following.restore)
+        self._remember()
+        return self._ranker(samples)(None)
+
     def _end(self) -> str | None:
         """Why there is no further epoch, or None."""
         settings, done = self.settings, self.search.epoch + 1
@@ -161,7 +242,7 @@ class EpochLoop:
         """Everything between two epochs: growth, step lengths, mutations."""
         search, settings = self.search, self.settings
         before = search.n_neurons
-        search.begin_epoch(settings.n_neurons(search.problem.meta_neurons, search.epoch + 1))
+        search.begin_epoch(before + settings.meta_neurons_growth)
         if search.n_neurons > before:
             grown = {"epoch": search.epoch, "before": before, "after": search.n_neurons}
             self._emit("META_NEURONS_GROWN", grown | {"candidates": len(search.candidates)})

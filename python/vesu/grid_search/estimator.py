@@ -16,7 +16,7 @@ from vesu.grid_search.checks import (
     validation_samples,
 )
 from vesu.grid_search.classifier import GridClassifier
-from vesu.grid_search.epochs import EpochLoop, EpochSettings
+from vesu.grid_search.epochs import EpochLoop, EpochSettings, OnEpoch
 from vesu.grid_search.problem import parameters_of, pose
 from vesu.grid_search.samples import AnySamples, Samples
 from vesu.grid_search.search import OnIteration, Search, check_same
@@ -339,6 +339,7 @@ class ElasticNetLogisticGrid(GridClassifier):
         validation: AnySamples | None = None,
         on_iteration: OnIteration | None = None,
         on_event: OnEvent | None = None,
+        on_epoch: OnEpoch | None = None,
         state: SearchState | None = None,
     ) -> Self:
         """:meth:`fit_epochs` on samples that are checked already, of classes 0 and 1; several processes may hold them.
@@ -352,6 +353,9 @@ class ElasticNetLogisticGrid(GridClassifier):
             As in :meth:`fit_epochs`.
         validation : samples, optional
             As ``draw`` gives them.
+        on_epoch : callable, optional
+            Called with an :class:`EpochEnd` after every epoch; gives the :class:`NextEpochs`, the settings from there
+            on. A search that goes on from a state must be given the settings that held there.
 
         Returns
         -------
@@ -365,7 +369,7 @@ class ElasticNetLogisticGrid(GridClassifier):
         if state is not None:
             _checked(state)
         classes = np.array([0, 1], np.uint8)
-        return self._fit_epochs(draw, settings, validation, classes, None, on_iteration, on_event, state)
+        return self._fit_epochs(draw, settings, validation, classes, None, on_iteration, on_event, state, on_epoch)
 
     def optimality_gap(self, X: ArrayLike, y: ArrayLike, gradient: ArrayLike | None = None) -> NDArray[np.float64]:
         """How far each candidate is from its optimum on these samples: duality gap over objective, whatever the solver.
@@ -397,6 +401,7 @@ class ElasticNetLogisticGrid(GridClassifier):
         on_iteration: OnIteration | None,
         on_event: OnEvent | None,
         state: SearchState | None,
+        on_epoch: OnEpoch | None = None,
     ) -> Self:
         train = draw(0 if state is None else state.epoch)
         for name, samples in (("y", train), ("y_val", validation)):
@@ -414,6 +419,7 @@ class ElasticNetLogisticGrid(GridClassifier):
             self._max_iter(),
             on_iteration,
             on_event,
+            on_epoch,
         )
         table, last = loop.run()
         return self._publish(search, last, validation, classes, names=names, table=table)

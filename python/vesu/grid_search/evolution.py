@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from vesu.errors import ArgumentError
 from vesu.grid_search.search import Search
 from vesu.grid_search.solver import OnEvent
+from vesu.grid_search.state import SearchState
 
-__all__ = ["Memory", "adapt_learning_rates", "judge_mutations", "mutate", "prune_winner"]
+__all__ = ["Memory", "adapt_learning_rates", "judge_mutations", "mutate", "prune_winner", "restore"]
 
 SHRINK = 0.5
 GROW = 1.25
@@ -210,6 +211,23 @@ def judge_mutations(search: Search, memory: Memory, rank: Rank, emit: OnEvent) -
         )
     memory.mutated = np.zeros(len(memory.mutated), bool)
     return rank(None)
+
+
+def restore(search: Search, memory: Memory, state: SearchState) -> None:
+    """Put every candidate of ``state`` back where it stood there, bit for bit, with what was remembered of it.
+
+    Candidates that have come since stay as they are: a grid never shrinks. What is the search's own, the least
+    objective of any candidate and the epochs since, stays too: those epochs were spent.
+    """
+    n = len(state.solver["params"])
+    for name in ("params", "learning_rate", "diverged"):
+        search.state[name] = search.state[name].copy()
+        search.state[name][:n] = state.solver[name]
+    for field in fields(memory):
+        if not field.name.startswith("search_"):
+            array = getattr(memory, field.name).copy()
+            array[:n] = state.memory[field.name]
+            setattr(memory, field.name, array)
 
 
 def prune_winner(search: Search, table: NDArray[Any], quantile: float, rank: Rank, emit: OnEvent) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 from vesu.report import figures, text, verdicts
+from vesu.report.autotune import tuning_charts
 from vesu.report.contact import contact_sheet, spread
 from vesu.report.extras import optional
 from vesu.report.glance import glance
@@ -107,6 +108,7 @@ def _context(run: Run, limits: Limits, safe: Any) -> dict[str, Any]:
         **_input(run),
         "student": _student(run, safe),
         "guided": _guided(run),
+        "tuning_charts": {name: safe(svg) for name, svg in tuning_charts(run.tuning).items()},
     }
 
 

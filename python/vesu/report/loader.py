@@ -7,7 +7,7 @@ from typing import Any
 
 from vesu.errors import DataError, EvidenceError
 from vesu.ledger import verify
-from vesu.report import dashboard
+from vesu.report import autotune, dashboard
 from vesu.report.findings import Preflight, read_preflight
 from vesu.report.gates import GATES_FILE, GateResults, read_gates
 from vesu.report.guided import Guided, read_guided
@@ -60,6 +60,8 @@ class Run:
     guided: Guided | None
     """The phase that aligned the model to a reference; None without one."""
     dashboard: dashboard.Dashboard
+    tuning: autotune.Tuning | None = None
+    """What auto-tuning decided."""
 
     @property
     def name(self) -> str:
@@ -120,6 +122,7 @@ def load_run(folder: Path) -> Run:
         ablation=read_ablation(folder / ABLATION),
         guided=read_guided(folder),
         dashboard=dashboard.read_dashboard(folder),
+        tuning=autotune.read_tuning(folder / autotune.TRACE),
     )
 
 

@@ -4,6 +4,7 @@ Nothing of pyplot's global state is touched: a figure that is not kept is gone.
 """
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from vesu.errors import ArgumentError
 from vesu.report.extras import optional
 
-__all__ = ["density_by_slice", "leaderboard_heat_map", "overlays", "sweep_curves"]
+__all__ = ["autotune_trace", "density_by_slice", "leaderboard_heat_map", "overlays", "sweep_curves"]
 
 Figure: TypeAlias = Any
 """A ``matplotlib.figure.Figure``; matplotlib is imported when a figure is drawn."""
@@ -309,6 +310,63 @@ def density_by_slice(
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def autotune_trace(trace: Mapping[str, Any]) -> Figure:
+    """A tuned run: the validation objective by epoch, and below it each parameter within its bounds.
+
+    Parameters
+    ----------
+    trace : mapping
+        What a run's ``v3_autotune_trace.json`` holds.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A row for the objective, and one a parameter; what changed one is marked, a rollback with a cross.
+
+    Raises
+    ------
+    ArgumentError
+        No trace.
+    MissingExtraError
+        matplotlib is not installed: ``pip install vesu[report]``.
+
+    Notes
+    -----
+    Requirement R39.
+
+    Examples
+    --------
+    >>> decision = {"parameter": "mutation_noise", "epoch": 1, "action": "raise", "before": 0.05, "after": 0.1}
+    >>> trace = {"objectives": [0.4, 0.4], "bounds": {"mutation_noise": [0.01, 0.4]}, "decisions": [decision]}
+    >>> [axes.get_ylabel() for axes in autotune_trace(trace).axes]
+    ['objective', 'mutation_noise']
+    """
+    try:
+        objectives, bounds = [math.nan if each is None else each for each in trace["objectives"]], trace["bounds"]
+        by_name = {name: [each for each in trace["decisions"] if each["parameter"] == name] for name in bounds}
+        courses = {
+            name: [(d["epoch"], d["before"], d["after"], d["action"]) for d in own] for name, own in by_name.items()
+        }
+    except (KeyError, TypeError) as error:
+        raise ArgumentError(f"trace: got no entry {error}; accepted: what v3_autotune_trace.json holds") from error
+    shown = {name: course for name, course in courses.items() if course}
+    with _drawing(6.4, 1.6 + 1.1 * len(shown)) as figure:
+        rows = figure.subplots(1 + len(shown), 1, squeeze=False, sharex=True)[:, 0]
+        rows[0].plot(range(len(objectives)), objectives, color="black", marker="o", markersize=3)
+        rows[0].set(ylabel="objective", title="validation objective at each epoch's end (lower is better)")
+        for axes, (name, course), colour in zip(rows[1:], shown.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+            epochs = [course[0][0] - 0.5, *(epoch + 0.5 for epoch, *_ in course)]
+            axes.step(epochs, [course[0][1], *(after for _, _, after, _ in course)], where="post", color=colour)
+            for action, mark in (("raise", "^"), ("lower", "v"), ("rollback", "x")):
+                at = [(epoch + 0.5, after) for epoch, _, after, each in course if each == action]
+                axes.plot([x for x, _ in at], [y for _, y in at], mark, color=FALSE, label=action)
+            axes.set_ylabel(name)
+            axes.set_title(f"bounds {bounds[name][0]:g} to {bounds[name][1]:g}", loc="right", color=GREY)
+        rows[-1].set_xlabel("epoch")
+        rows[-1].xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

@@ -34,21 +34,34 @@ LEARNED = ("teachers", "student")
 BENIGN_LEARNED = frozenset({"student.use", "student.device", "teachers.folder", "teachers.nominal", "guided.reference"})
 """Of these the digests of teachers and reference and the device that was taken count, not where they lay."""
 
-AFTER_STUDENT = ("guided.", "segment.", "search.ensemble_size", "search.ranking", "student.fusion")
+AFTER_STUDENT = (
+    "guided.",
+    "segment.",
+    "search.ensemble_size",
+    "search.ranking",
+    "student.fusion",
+    "auto_tune.dust_min_size",
+)
 """Settings that are first looked at when search and student are done."""
 
 OF_STUDENT = ("student.", "teachers.")
 """Fields that the search does not depend on."""
 
-OF_SEARCH = ("search.", "features.", "training.")
+OF_SEARCH = ("search.", "auto_tune.", "features.", "training.")
 """Fields that the student does not depend on: it learns from volumes, not from sampled rows."""
 
 
 def config_fields(config: RunConfig, *, student: bool = False) -> dict[str, Any]:
     """Every setting that the result depends on, by its dotted key; ``student`` says whether one is trained."""
     fields: dict[str, Any] = {}
+    asked = {
+        **dict.fromkeys(LEARNED, student),
+        "guided": bool(config.guided.reference),
+        "auto_tune": config.auto_tune.use,
+    }
+    off = {name for name, wanted in asked.items() if not wanted}
     for name, value in config.to_json().items():
-        if name in BENIGN or (name in LEARNED and not student) or (name == "guided" and not config.guided.reference):
+        if name in BENIGN or name in off:
             continue
         if name == "segment":
             # The ladder's steps differ in their parameters: each is one entry, so that a difference names the step.

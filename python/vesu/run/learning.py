@@ -23,6 +23,7 @@ from vesu.grid_search import (
 )
 from vesu.grid_search.solver import OnEvent, Place
 from vesu.run import compatibility, stages
+from vesu.run.autotuning import SearchTuning
 from vesu.run.coverage import TrainCoverage
 from vesu.run.outputs import finite
 from vesu.run.plan import Split, candidates_by_epoch, epoch_settings
@@ -143,7 +144,8 @@ def _table(session: Session, draws: Draws, pairs: Sequence[Pair]) -> RowTable:
 def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
     """The phase fit: every candidate to the last iteration of every epoch, from where the last session was."""
     data, draws = prepared.data, prepared.draws
-    search, by_epoch = session.config.search, candidates_by_epoch(session.config.search)
+    search, tuning = session.config.search, SearchTuning(session) if session.config.auto_tune.use else None
+    by_epoch = candidates_by_epoch(search) if tuning is None else tuning.candidates_by_epoch()
 
     def emit(name: str, fields: Mapping[str, Any]) -> None:
         session.log.emit(name, **fields)
@@ -172,6 +174,8 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
             with session.stops.deferred():
                 session.log.emit_iterations(record, epoch=record.epoch)
                 phase.on_record(record, epoch=record.epoch)
+                if tuning is not None:
+                    tuning.hold()
                 session.iterated(record)
 
         def on_event(name: str, fields: Mapping[str, Any]) -> None:
@@ -179,7 +183,11 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
             if name == "EPOCHS_DONE" and phase.fraction < 1:
                 phase.finish(fields["reason"])
 
-        grid = stages.fit_grid(data, session.config, device, draw, on_iteration, on_event, start)
+        if tuning is not None:
+            tuning.announce = phase.announce
+        grid = stages.fit_grid(data, session.config, device, draw, on_iteration, on_event, start, tuning)
+        if tuning is not None:
+            tuning.finish()
         rows = [dict(zip(grid.leaderboard_.dtype.names or (), row, strict=True)) for row in grid.leaderboard_.tolist()]
         session.state.best = finite(rows[0])
         if isinstance(data.train, SharedSamples):

@@ -19,6 +19,8 @@ class _Run(Protocol):
 
     def explain(self, state: PhaseState, reason: str) -> None: ...
 
+    def resize(self, state: PhaseState, total_units: float) -> None: ...
+
 
 class PhaseProgress:
     """The running phase, as :meth:`Progress.phase` hands it out."""
@@ -59,6 +61,20 @@ class FitProgress(PhaseProgress):
     def __init__(self, progress: _Run, state: PhaseState, n_candidates: Sequence[int], max_iter: int) -> None:
         super().__init__(progress, state)
         self._n_candidates, self._max_iter = n_candidates, max_iter
+
+    def announce(self, n_candidates: Sequence[int]) -> None:
+        """The candidates of each epoch are others than announced, for the grid has grown: the work still to do grows.
+
+        Raises
+        ------
+        ArgumentError
+            Another number of epochs.
+        """
+        if len(n_candidates) != len(self._n_candidates):
+            got, accepted = f"{len(n_candidates)} counts", f"one for each of {len(self._n_candidates)} epochs"
+            raise ArgumentError(f"n_candidates: got {got}; accepted: {accepted}")
+        self._n_candidates = tuple(n_candidates)
+        self._progress.resize(self._state, sum(n_candidates) * self._max_iter)
 
     def at(self, *, epoch: int, candidate_first: int, candidate_last: int, iteration: int) -> None:
         """Move to (epoch, candidate, iteration) and log ``TRAIN_CURSOR``.

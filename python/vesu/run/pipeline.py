@@ -78,7 +78,7 @@ def execute(
         raise ArgumentError("config.dry_run: got True; accepted: vesu.run.dry_run.dry_run, which runs nothing")
     if display not in get_args(DisplayKind):
         raise ArgumentError(f"display: got {display!r}; accepted: one of {get_args(DisplayKind)}")
-    for name, value in (("phase", phase), ("masks", masks)):
+    for name, value in (("phase", phase), ("masks", masks), ("auto_tune.use", config.auto_tune.use or None)):
         if value not in ("all", None) and config.pipeline != "vesu":
             raise ArgumentError(f"{name}: got {str(value)!r} with pipeline {config.pipeline!r}, which has no model")
     if phase not in get_args(PhaseChoice):

@@ -349,6 +349,12 @@ class Progress:
         with self._lock:
             state.reason = reason
 
+    def resize(self, state: PhaseState, total_units: float) -> None:
+        """A running phase has more, or less, to do than announced; what was shown stays."""
+        with self._lock:
+            self._plan.resize(state, total_units)
+            self._refresh()
+
     def _step(self, state: PhaseState, done_units: float, cursor: Mapping[str, Any]) -> None:
         problem = self._plan.step(state, done_units, self._clock.monotonic())
         if problem:

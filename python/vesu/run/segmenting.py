@@ -15,6 +15,7 @@ from vesu.data.volumes import read_volume, write_volume
 from vesu.features import FeatureSpec
 from vesu.grid_search import ElasticNetLogisticGrid, interim_model_of
 from vesu.run import baseline, guiding, stages
+from vesu.run.autotuning_dust import dust_tuner
 from vesu.run.distilled import Distilled
 from vesu.run.events import EventLog
 from vesu.run.fusing import Fusion, ScorerFusion, choose_fusion, choose_scorer_fusion
@@ -248,6 +249,7 @@ def _calibrate(
         on_volume,
         lambda scored: _write_scored(session.folder, scored),
         None if fusion is None else fusion.predictions,
+        dust_tuner(session),
     )
     session.log.emit("CALIBRATION_MEASURED", **validation["calibration"])
     model = dataclasses.replace(untuned, segment_config=tuned)

@@ -197,7 +197,7 @@ class Session:
     def _forget(self, scope: compatibility.Scope, *, keep_student: bool) -> None:
         """Drop the work that a change makes new."""
         if scope == "search":
-            self.state.search = None
+            self.state.search = self.state.tuning = None
             self.state.best = {}
         if not keep_student:
             self.state.distillation = None

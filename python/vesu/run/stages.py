@@ -5,7 +5,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,16 @@ from vesu.data.sampling import sample_voxels
 from vesu.data.volumes import read_volume
 from vesu.errors import DataError
 from vesu.features import FeatureSpec, extract_features, gather, select_features_of
-from vesu.grid_search import AnySamples, ElasticNetLogisticGrid, IterationRecord, Samples, SearchState
+from vesu.grid_search import (
+    AnySamples,
+    ElasticNetLogisticGrid,
+    EpochEnd,
+    EpochSettings,
+    IterationRecord,
+    NextEpochs,
+    Samples,
+    SearchState,
+)
 from vesu.reliability import measure_calibration
 from vesu.run.model import SurfaceModel, VolumePrediction
 from vesu.run.plan import DRAWS_PER_PASS, epoch_settings
@@ -28,6 +37,8 @@ from vesu.scoring import score
 from vesu.segmentation import SegmentConfig, segment
 
 __all__ = [
+    "AdjustLadder",
+    "EpochTuner",
     "Rows",
     "SourceIds",
     "TrainingSet",
@@ -45,6 +56,9 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Arrays: TypeAlias = Mapping[str, Array]
+AdjustLadder: TypeAlias = Callable[[SegmentConfig, Arrays, Arrays, Arrays], SegmentConfig]
+"""The fitted ladder, probabilities, labels and spreads by volume id; gives a ladder."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,14 @@ class TrainingSet:
     channels: tuple[int, ...]
     names: tuple[str, ...]
     dropped: tuple[tuple[str, str], ...]
+
+
+class EpochTuner(Protocol):
+    """Who sets the epochs: those in force, and at an epoch's end the next ones."""
+
+    @property
+    def settings(self) -> EpochSettings: ...
+    def on_epoch(self, end: EpochEnd, /) -> NextEpochs: ...
 
 
 def load(pair: Pair, cache: ArrayCache, n_threads: int | None) -> SourceIds:
@@ -189,6 +211,7 @@ def fit_grid(
     on_iteration: Callable[[IterationRecord], None],
     on_event: Callable[[str, Mapping[str, Any]], None],
     state: SearchState | None = None,
+    tuner: EpochTuner | None = None,
 ) -> ElasticNetLogisticGrid:
     """The whole grid, every candidate to the last iteration of every epoch (R11-R15, R50), from ``state`` on (R37)."""
     search = config.search
@@ -208,10 +231,11 @@ def fit_grid(
     )
     return grid.fit_samples(
         draw,
-        epoch_settings(search),
+        epoch_settings(search) if tuner is None else tuner.settings,
         validation=data.validation,
         on_iteration=on_iteration,
         on_event=on_event,
+        on_epoch=None if tuner is None else tuner.on_epoch,
         state=state,
     )
 
@@ -224,6 +248,7 @@ def calibrate(
     on_volume: Callable[[str], None],
     on_scored: OnScored | None = None,
     predictions: Mapping[str, VolumePrediction] | None = None,
+    adjust: AdjustLadder | None = None,
 ) -> tuple[SegmentConfig, dict[str, Any]]:
     """Fit the ladder's threshold on labelled volumes (R28); measure the probabilities (R17) and the masks.
 
@@ -241,6 +266,8 @@ def calibrate(
         Gets each volume with its final mask, when that is scored.
     predictions : mapping of str to VolumePrediction, optional
         What the model says of these volumes, where that is known already.
+    adjust : callable, optional
+        Gets the fitted ladder with what it was fitted on, and gives the one that is used (R39).
 
     Returns
     -------
@@ -264,6 +291,8 @@ def calibrate(
         measured.append(measure_calibration(found.probability, found.uncertainty, label, **shares))
         on_volume(volume_id)
     tuned = fitted_ladder(ladder, config, probabilities, labels, spreads)
+    if adjust is not None:
+        tuned = adjust(tuned, probabilities, labels, spreads)
     masks = {
         volume_id: segment(probability, tuned, uncertainty=spreads.get(volume_id), n_threads=config.n_threads).mask
         for volume_id, probability in probabilities.items()

@@ -13,12 +13,13 @@ from vesu.grid_search import SearchState
 from vesu.run import rng
 from vesu.run.checkpoint import Checkpoint
 
-__all__ = ["Calibrated", "Distillation", "Guided", "MaskRecord", "RunState"]
+__all__ = ["Calibrated", "Distillation", "Guided", "MaskRecord", "RunState", "Tuning"]
 
 RUN_PART, SEARCH_PART, RNG_PART = "run.json", "search.npz", "rng.json"
 MODEL_PARTS = ("model.npz", "model.json")
 STUDENT_PARTS = ("student.safetensors", "student.json")
 EVIDENCE_PART = "distillation_events.jsonl"
+TUNING_PART = "tuning_before.npz"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,20 @@ class Guided:
     """The model's files that it changed, by their path in the run folder; none where the model from before stays."""
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What auto-tuning has decided so far, and where it may go back to (R39)."""
+
+    search: Mapping[str, Any]
+    """:class:`vesu.autotune.TunerState` as JSON, at the search's last iteration."""
+    before: SearchState | None = None
+    """Where the search stood when the change that is on trial was made."""
+    calibration: tuple[Mapping[str, Any], ...] = ()
+    """The decisions after the calibration."""
+    final: Mapping[str, Any] | None = None
+    """As ``search``, when that is done."""
+
+
 @dataclass
 class RunState:
     """The resumable state of a run; phases that are not in it are repeated from the cache.
@@ -116,6 +131,8 @@ class RunState:
     """None where no student is trained, or none was begun."""
     guided: Guided | None = None
     """None where no reference was given, or the phase is not over yet."""
+    tuning: Tuning | None = None
+    """None where nothing is tuned, or nothing was yet."""
     masks: dict[str, MaskRecord] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     """As :meth:`vesu.run.progress.Progress.state` gives it."""
@@ -139,11 +156,15 @@ class RunState:
             "guided": None if self.guided is None else _guided_described(self.guided),
             "masks": {name: vars(record) for name, record in self.masks.items()},
         }
+        if self.tuning is not None:
+            run["tuning"] = {name: getattr(self.tuning, name) for name in ("search", "calibration", "final")}
         parts = {RUN_PART: _json(run), RNG_PART: _json(rng.capture())}
-        if self.search is not None:
-            buffer = io.BytesIO()
-            self.search.save(buffer)
-            parts[SEARCH_PART] = buffer.getvalue()
+        before = None if self.tuning is None else self.tuning.before
+        for name, search in ((SEARCH_PART, self.search), (TUNING_PART, before)):
+            if search is not None:
+                buffer = io.BytesIO()
+                search.save(buffer)
+                parts[name] = buffer.getvalue()
         if self.calibrated is not None:
             parts |= self.calibrated.files
         if self.distillation is not None:
@@ -212,7 +233,7 @@ class RunState:
                 total_s=float(run["total_s"]),
                 compat={str(group): dict(fields) for group, fields in run["compat"].items()},
                 dataset=dict(run["dataset"]),
-                search=SearchState.load(io.BytesIO(checkpoint.read(SEARCH_PART))) if SEARCH_PART in names else None,
+                search=_search(checkpoint, SEARCH_PART),
                 best=dict(run["best"]),
                 progress=dict(run["progress"]),
                 calibrated=Calibrated(files, run["validation"], run["ranking"], run.get("fusion"))
@@ -220,6 +241,7 @@ class RunState:
                 else None,
                 distillation=_distillation(run.get("distillation"), checkpoint),
                 guided=_guided(run.get("guided"), checkpoint),
+                tuning=_tuning(run.get("tuning"), checkpoint),
                 masks={str(name): MaskRecord(**record) for name, record in run["masks"].items()},
                 rng=json.loads(checkpoint.read(RNG_PART)),
             )
@@ -277,6 +299,19 @@ def _guided(described: Mapping[str, Any] | None, checkpoint: Checkpoint) -> Guid
 def _guided_part(path: str) -> str:
     """A part's name, beside the parts of the model from before: ``guided_model.json``."""
     return f"guided_{path.rpartition('/')[2]}"
+
+
+def _search(checkpoint: Checkpoint, name: str) -> SearchState | None:
+    there = name in checkpoint.manifest.parts
+    return SearchState.load(io.BytesIO(checkpoint.read(name))) if there else None
+
+
+def _tuning(described: Mapping[str, Any] | None, checkpoint: Checkpoint) -> Tuning | None:
+    if described is None:
+        return None
+    final, calibration = described["final"], tuple(dict(each) for each in described["calibration"])
+    before = _search(checkpoint, TUNING_PART)
+    return Tuning(dict(described["search"]), before, calibration, None if final is None else dict(final))
 
 
 def _json(value: Any) -> bytes:

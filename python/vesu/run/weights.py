@@ -236,6 +236,15 @@ class Plan:
             self._calibrate(shown)
         return problem
 
+    def resize(self, state: PhaseState, total_units: float) -> None:
+        """Another amount of work than announced: its cost follows, the share shown is kept."""
+        shown, announced = self.fraction(), state.total_units
+        state.total_units = max(float(total_units), state.done_units)
+        if announced > 0:
+            state.expected_s *= state.total_units / announced
+            state.n_steps = max(state.n_steps, 1.0)
+        self._calibrate(shown)
+
     def finish(self, state: PhaseState, now: float) -> None:
         """The phase is done: take its measured cost in and calibrate the weights."""
         shown = math.fsum(each.weight * (1.0 if each is state else each.part) for each in self._weighted())
