@@ -51,6 +51,14 @@ class RowTable:
         self._y = np.empty(capacity, np.uint8)
         self._filled = 0
 
+    @classmethod
+    def of(cls, parts: Sequence[Rows]) -> "RowTable":
+        """All columns of volumes whose rows are there already; at least one volume."""
+        table = cls(sum(len(rows.y) for rows in parts), range(parts[0].x.shape[1]))
+        for rows in parts:
+            table.append(rows)
+        return table
+
     def __len__(self) -> int:
         return self._filled
 

@@ -19,6 +19,7 @@ from vesu.run.model import SurfaceModel
 from vesu.run.outputs import finite
 from vesu.run.plan import candidates_by_epoch, epoch_settings
 from vesu.run.ranking import rank_pool
+from vesu.run.rows import RowTable
 
 __all__ = ["Searched", "SeedWork", "require_search"]
 
@@ -68,8 +69,8 @@ class SeedWork:
     def training_set(self, families: Sequence[str]) -> stages.TrainingSet:
         """Samples with the channels that the selection keeps of these families; their numbers are among all (R08)."""
         part = FeatureSpec(scales=self.spec.scales, families=tuple(families))
-        train = [self.rows(pair, families, 0, self.n_epochs) for pair in self.split.train]
-        validation = [self.rows(pair, families) for pair in self.split.validation]
+        train = RowTable.of([self.rows(pair, families, 0, self.n_epochs) for pair in self.split.train])
+        validation = RowTable.of([self.rows(pair, families) for pair in self.split.validation])
         found = stages.training_set(train, validation, part, self.config)
         numbers = self.channels_of(families)
         return dataclasses.replace(found, channels=tuple(numbers[channel] for channel in found.channels))
@@ -96,7 +97,7 @@ class SeedWork:
             if epoch == 0:
                 return data.train
             parts = [self.rows(pair, families, epoch, self.n_epochs) for pair in self.split.train]
-            return stages.epoch_rows(parts, tuple(local[channel] for channel in data.channels))
+            return stages.epoch_rows(parts, data.train.n_samples, tuple(local[channel] for channel in data.channels))
 
         def on_iteration(record: IterationRecord) -> None:
             with study.stops.deferred():
