@@ -143,6 +143,11 @@ def test_a_configuration_is_refused_with_its_runs_name(change: dict[str, Any], n
         plan_campaign(matrix(**change), data)
 
 
+def test_a_seed_for_all_runs_is_refused(data: Path) -> None:
+    with pytest.raises(ArgumentError, match="settings: got 'seed=7'"):
+        plan_campaign(matrix(), data, settings=["seed=7"])
+
+
 def test_later_sources_win(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # R43
     monkeypatch.setenv("VESU_NX46_THRESHOLD_QUANTILE", "0.8")
     monkeypatch.setenv("VESU_NX46_Z_SMOOTHING_RADIUS", "7")

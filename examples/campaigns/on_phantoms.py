@@ -34,19 +34,21 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/campaign"))
     parser.add_argument("--size", type=int, default=48, help="voxels along each axis (default: 48)")
     parser.add_argument("--train", type=int, default=8, help="labelled volumes (default: 8)")
+    parser.add_argument("--threads", type=int, help="of a run (default: all cores)")
     parser.add_argument("--seeds", type=int, nargs="+", help="other seeds than the matrices have")
     words = parser.parse_args()
     data = write_dataset(
         words.out / "data" / "scroll", n_train=words.train, n_test=1, shape=(words.size,) * 3, seed=26, params=CLEAR
     )
     write_teachers(words.out / "data" / "teachers")
+    settings = [] if words.threads is None else [f"n_threads={words.threads}"]
     failed = 0
     for name in ("nx46_v75", "transfer_p123"):
         matrix = load_matrix(HERE / f"{name}.toml")
         matrix = matrix if words.seeds is None else replace(matrix, seeds=tuple(words.seeds))
         out = words.out / name
         print(preflight_campaign(matrix, data, out))
-        found = run_campaign(matrix, data, out, settings=["n_threads=2"], announce=lambda line: print(line, flush=True))
+        found = run_campaign(matrix, data, out, settings=settings, announce=lambda line: print(line, flush=True))
         print(f"{found}\nreport      {out / 'comparison.html'}\n")
         failed += len(found.failed)
     return 5 if failed else 0

@@ -64,6 +64,11 @@ def preflight_campaign(
     Notes
     -----
     Requirements R02, R43. The history's dry run.
+
+    Examples
+    --------
+    >>> print(preflight_campaign("examples/campaigns/nx46_v75.toml", "scroll"))  # doctest: +SKIP
+    preflight   10/10 runs can begin, each with 3 seeds
     """
     found = matrix if isinstance(matrix, Matrix) else load_matrix(matrix)
     where = Path(out)

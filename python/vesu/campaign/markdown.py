@@ -31,7 +31,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     keys = varied(comparison)
     yield ""
     yield from _table(
-        ["run", "tags", *keys, "seeds", "score", "density", "seconds", "gain", "interval", "promoted"],
+        ["run", "seeds", "score", "density", "seconds", "gain", "interval", "promoted", "tags", *keys],
         (_row(comparison, each, keys) for each in comparison.results),
     )
     yield ""
@@ -50,7 +50,8 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     if not comparison.promotions:
         yield "None could be decided: no two variants have a score with every seed."
     if comparison.seedless:
-        names = ", ".join(f"`{name}`" for name in comparison.seedless)
+        every = len(comparison.seedless) == len(comparison.results)
+        names = "any variant" if every else ", ".join(f"`{name}`" for name in comparison.seedless)
         yield ""
         yield f"Seeds change nothing of {names}: there the interval rests on the volumes alone."
     if comparison.failed:
@@ -67,8 +68,6 @@ def _row(comparison: Comparison, result: VariantResult, keys: Sequence[str]) -> 
     decided = comparison.decision(variant.id)
     return [
         f"`{variant.id}`",
-        _plain(", ".join(variant.tags)),
-        *(_plain(variant.settings.get(key, "")) for key in keys),
         f"{len(result.finished)}/{len(result.records)}",
         _spread(result.spread("score"), 4),
         _spread(result.spread("density"), 4),
@@ -76,6 +75,8 @@ def _row(comparison: Comparison, result: VariantResult, keys: Sequence[str]) -> 
         "" if gain is None else f"{gain.mean:+.4f}",
         "" if gain is None else f"{gain.low:+.4f} to {gain.high:+.4f}",
         "" if decided is None else ("yes" if decided.promoted else "no"),
+        _plain(", ".join(variant.tags)),
+        *(_plain(variant.settings.get(key, "")) for key in keys),
     ]
 
 

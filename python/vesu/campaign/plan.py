@@ -103,6 +103,12 @@ def plan_campaign(matrix: Matrix, data: str | Path | None = None, *, settings: S
     Notes
     -----
     Requirement R43. Later sources win: the matrix's ``config``, the environment, `settings`, the run's own values.
+
+    Examples
+    --------
+    >>> plan = plan_campaign(load_matrix("matrix.toml"), "scroll")  # doctest: +SKIP
+    >>> [run.key for run in plan.part(2, 0)]  # doctest: +SKIP
+    ['q985/seed-0', 'q985/seed-1', 'q985/seed-2']
     """
     runs = _planned(matrix, tuple(settings))
     return CampaignPlan(matrix, runs, hold_out(discover(data), matrix), tuple(settings))
@@ -177,6 +183,11 @@ def differences(planned: Mapping[str, Any], found: Mapping[str, Any]) -> list[st
 
 
 def _planned(matrix: Matrix, settings: Sequence[str]) -> tuple[PlannedRun, ...]:
+    for text in settings:
+        if text.partition("=")[0].strip() == "seed":
+            raise ArgumentError(
+                f"settings: got {text!r}; accepted: no seed, for the matrix gives every run the same ones"
+            )
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, BASE)
         write_bytes_atomic(base, _toml(matrix.base))

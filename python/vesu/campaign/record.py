@@ -264,14 +264,14 @@ def with_volumes(found: RunRecord, volumes: Mapping[str, Mapping[str, float]]) -
     return RunRecord(**{**vars(found), "volumes": volumes})
 
 
-def settled(out: Path, found: RunRecord, archive: Path, labels: Path) -> RunRecord:
+def settled(out: Path, found: RunRecord, archive: Path, labels: Path, n_threads: int | None = None) -> RunRecord:
     """A finished run's record with its score, kept or taken now; a run whose masks cannot be scored failed."""
     if (kept := kept_record(out, found)) is not None:
         return kept
     if not found.finished:
         return found
     try:
-        record = with_volumes(found, score_run(archive, labels))
+        record = with_volumes(found, score_run(archive, labels, n_threads))
     except VesuError as error:
         return RunRecord(found.id, found.seed, "failed", f"its masks cannot be scored: {error}")
     keep_record(out, record)

@@ -126,6 +126,10 @@ def run_part(
     Notes
     -----
     Requirement R43. The log is ``events-part-K.jsonl``.
+
+    Examples
+    --------
+    >>> records = run_part("matrix.toml", "scroll", "campaign", num_parts=2, part_id=0)  # doctest: +SKIP
     """
     plan, where = plan_campaign(_matrix(matrix), data, settings=settings), Path(out)
     runs, room = plan.part(num_parts, part_id), Path(cache) if cache is not None else where / CACHE
@@ -163,6 +167,11 @@ def compare_campaign(matrix: str | Path | Matrix, out: str | Path = "campaign") 
     Notes
     -----
     Requirement R43.
+
+    Examples
+    --------
+    >>> compare_campaign("matrix.toml", "campaign").standing  # doctest: +SKIP
+    'q985'
     """
     found, where = _matrix(matrix), Path(out)
     read_kept_plan(where)  # before a log is begun in a folder that is none
@@ -218,7 +227,8 @@ def _one(campaign: _Campaign, run: PlannedRun) -> RunRecord:
             found = _made(campaign, run, before)
         except VesuError as error:  # of this run's folder: the others need not care
             found = RunRecord(*key, "failed", str(error))
-    record = settled(campaign.out, found, folder / "submission.zip", campaign.out / LABELS)
+    archive, labels = folder / "submission.zip", campaign.out / LABELS
+    record = settled(campaign.out, found, archive, labels, run.config.n_threads)
     if record.finished:
         campaign.log.emit("CAMPAIGN_RUN_DONE", kept=before.finished, **record.to_json())
     else:
