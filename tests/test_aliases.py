@@ -18,6 +18,7 @@ from vesu.run import compatibility
 from vesu.run.checkpoint import CheckpointStore
 from vesu.run.dry_run import dry_run
 from vesu.run.folder import check_claimable, claimed, locked
+from vesu.run.parts import make_part
 
 TARGETS = {
     "NX46_THRESHOLD_QUANTILE": ("0.97", {"nx46.threshold_quantile": 0.97}),
@@ -241,6 +242,8 @@ def test_a_dry_run_is_never_taken_for_a_run(dataset: Path, tmp_path: Path) -> No
     dry = dataclasses.replace(RunConfig(), dry_run=True)
     with pytest.raises(ArgumentError, match=r"config.dry_run: got True"):
         vesu.run(dataset, tmp_path / "run", config=dry, display="none")
+    with pytest.raises(ArgumentError, match=r"config.dry_run: got True for a part"):
+        make_part(dataset, tmp_path / "run", phase="features", num_parts=1, part_id=0, config=dry)
     assert not (tmp_path / "run").exists()
 
 

@@ -30,6 +30,8 @@ from vesu.tuning import Choice, Range, Space, Studies, Trial, changed, default_s
 
 LADDER = SegmentConfig((SmoothZ(0), Threshold(ThresholdRule("fixed", 0.3, 1.0)), Dust(1)))
 DUST = Space({"segment.dust.min_voxels": Range(1, 200, log=True), "segment.threshold.rule.value": Range(0.2, 0.8)})
+WITH_ONE = Space({**DUST.parameters, "segment.threshold.rule.low_factor": Range(0.3, 1.0)})
+"""The ladder's own low factor is 1.0, which JSON takes for 1."""
 SMALL = {"trials": 6, "metric": "f_beta"}
 
 
@@ -121,6 +123,13 @@ def test_the_default_space_lies_around_the_runs_ladder() -> None:
     for mode, value in (("quantile", 0.94), ("quantile", 1.0), ("fixed", 1.0), ("ratio", 0.0)):
         ruled = SegmentConfig((Threshold(ThresholdRule(mode, value)),))  # type: ignore[arg-type]
         assert value in default_space(ruled).parameters["segment.threshold.rule.value"] or value in (0.0, 1.0)
+
+
+def test_values_come_back_from_json_as_they_were() -> None:
+    space = Space({"segment.closing.radius": Choice((1, (2, 1, 1))), "segment.patch.max_residual": Range(1.0, 4.0)})
+    values = {"segment.closing.radius": (2, 1, 1), "segment.patch.max_residual": 3.0}
+    back = space.normal({"segment.closing.radius": [2, 1, 1], "segment.patch.max_residual": 3})
+    assert back == values and isinstance(back["segment.patch.max_residual"], float)
 
 
 def test_changed_settings_change_nothing_else() -> None:
@@ -311,7 +320,7 @@ def test_an_interrupted_tuning_goes_on_to_the_same_result(run: Path) -> None:  #
         trials = [(each["seed"], each["params"], each["value"]) for each in trials_in(run)]
         return kept, (run / "tuning" / "tuned.toml").read_bytes(), trials
 
-    tune(run, space=DUST, **SMALL)
+    tune(run, space=WITH_ONE, **SMALL)
     whole = result()
     for cut in (1, 6, 13):
         seen: list[float] = []
@@ -322,12 +331,12 @@ def test_an_interrupted_tuning_goes_on_to_the_same_result(run: Path) -> None:  #
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            tune(run, space=DUST, restart=True, on_trial=stop, **SMALL)
+            tune(run, space=WITH_ONE, restart=True, on_trial=stop, **SMALL)
         assert not (run / "tuning" / "tuned.toml").exists()
         log = run / "tuning" / "events.jsonl"
         with log.open("ab") as file:
             file.write(b'{"torn')  # and the last record was being written
-        tune(run, space=DUST, **SMALL)
+        tune(run, space=WITH_ONE, **SMALL)
         assert result() == whole and len(trials_in(run)) == 18
         assert verify(log).entries == json.loads((run / "tuning" / "tuning.json").read_text())["entries"]
 

@@ -144,9 +144,13 @@ def locked(folder: Path, mark: str = MARK) -> Iterator[None]:
     Raises
     ------
     FileError
-        Another process writes here.
+        Another process writes here, or nothing can be written.
     """
-    with (folder / mark).open("w") as file:
+    try:
+        file = (folder / mark).open("w")
+    except OSError as error:
+        raise FileError(error.errno, error.strerror, str(folder / mark)) from error
+    with file:
         _lock(file, folder)
         yield
 

@@ -6,7 +6,6 @@ own, from which an interrupted tuning goes on exactly.
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from vesu import _core
 from vesu.comparison import Promotion, promote
 from vesu.config import RunConfig, SegmentSettings, config_toml
 from vesu.data.cache import ArrayCache, content_id
-from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
+from vesu.data.storage import make_folder, remove_tree_atomic, write_bytes_atomic, write_json_atomic
 from vesu.errors import ArgumentError, EvidenceError, ResumeIncompatible
 from vesu.ledger import iter_events, verify
 from vesu.run import stages
@@ -135,7 +134,7 @@ def tune(
             "fit": [pair.volume_id for pair in pairs[:n_fit]],
             "optuna": need_optuna().__version__,
         }
-        done = _claimed(folder, context, restart=restart)
+        done = _claimed(folder, context, space, restart=restart)
         with EventLog(folder / EVENTS, run_id=run_id_of(run)) as log:
             log.emit(
                 "TUNING_START" if log.size == 0 else "TUNING_RESUMED",
@@ -307,11 +306,11 @@ def _check(trials: int, seeds: Sequence[int], metric: str, max_volumes: int) -> 
         raise ArgumentError(f"metric: got {metric!r}; accepted: {' or '.join(map(repr, get_args(Metric)))}")
 
 
-def _claimed(folder: Path, context: Mapping[str, Any], *, restart: bool) -> dict[int, list[Trial]]:
+def _claimed(folder: Path, context: Mapping[str, Any], space: Space, *, restart: bool) -> dict[int, list[Trial]]:
     """Make the folder ready; the trials of an earlier tuning of the very same thing."""
     log = folder / EVENTS
-    if restart and folder.exists():
-        shutil.rmtree(folder)
+    if restart:
+        remove_tree_atomic(folder)
     make_folder(folder)
     for name in (TUNED, RESULT):
         (folder / name).unlink(missing_ok=True)  # what is being made anew is not there until it is
@@ -323,8 +322,8 @@ def _claimed(folder: Path, context: Mapping[str, Any], *, restart: bool) -> dict
         if event["event"] == "TUNING_START":
             _agree(folder, event["context"], json.loads(json.dumps(context)))
         elif event["event"] == "TUNING_TRIAL":
-            values = {key: _frozen(value) for key, value in event["params"].items()}
-            done.setdefault(event["seed"], []).append(Trial(values, float(event["value"])))
+            trial = Trial(space.normal(event["params"]), float(event["value"]))
+            done.setdefault(event["seed"], []).append(trial)
     return done
 
 
@@ -335,10 +334,6 @@ def _agree(folder: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> No
                 f"RESUME_INCOMPATIBLE: {folder} holds a tuning with {name} {saved.get(name)}, this one has {value}; "
                 "accepted: the same, or --restart (restart=True), which gives that one up"
             )
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _text(values: Mapping[str, Any]) -> str:

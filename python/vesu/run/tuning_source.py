@@ -54,7 +54,7 @@ def validation_pairs(run: Path, data: str | Path | None, most: int) -> list[Pair
     if len(held_out) < 2:
         got = f"{len(held_out)} validation volume{'' if len(held_out) == 1 else 's'}"
         raise DataError(f"{run}: got {got}; accepted: 2 or more, for one chooses and another judges")
-    names = sorted(held_out)
+    names = list(held_out)  # in the run's own order: it calibrates on the first ones
     n_used = min(most, len(names))
     names = [*names[: n_used // 2], *names[len(names) - (n_used - n_used // 2) :]]
     inventory = discover(data or _json(run / "inventory.json")["root"])

@@ -51,6 +51,10 @@ class Range:
         """What must be acceptable for all of it to be."""
         return self.low, self.high
 
+    def normal(self, value: Any) -> Any:
+        """A value as it was before a file in JSON took 1.0 for 1."""
+        return value if self.whole else float(value)
+
     def __contains__(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
             return False
@@ -82,6 +86,10 @@ class Choice:
     def extremes(self) -> tuple[Any, ...]:
         """What must be acceptable for all of it to be."""
         return self.values
+
+    def normal(self, value: Any) -> Any:
+        """The one of the values that a value from a file in JSON stands for."""
+        return next((each for each in self.values if each == _frozen(value)), value)
 
     def __contains__(self, value: object) -> bool:
         return value in self.values
@@ -156,6 +164,10 @@ class Space:
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether values of all parameters lie within their bounds."""
         return all(values[key] in parameter for key, parameter in self.parameters.items())
+
+    def normal(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as they were before they went through JSON."""
+        return {key: self.parameters[key].normal(value) for key, value in values.items()}
 
     def to_json(self) -> dict[str, Any]:
         """JSON types, by key."""

@@ -126,6 +126,8 @@ def make_part(
 
 
 def _check(phase: Phase, num_parts: int, part_id: int, config: RunConfig, model: str | Path | None) -> None:
+    if config.dry_run:
+        raise ArgumentError("config.dry_run: got True for a part; accepted: for a run in one piece")
     if phase not in get_args(Phase):
         raise ArgumentError(f"phase: got {phase!r}; accepted: one of {get_args(Phase)}")
     for name, value, low in (("num_parts", num_parts, 1), ("part_id", part_id, 0)):
@@ -186,6 +188,8 @@ def _begin(place: Place) -> None:
         git_sha=evidence.git_sha(),
         machine=evidence.machine(),
     )
+    for use in place.config.aliases_used:
+        place.log.emit("CONFIG_ALIAS_USED", **use.to_json())
 
 
 def _work(
