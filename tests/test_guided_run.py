@@ -16,6 +16,7 @@ from vesu.errors import DataError, PreflightError, ResumeIncompatible
 from vesu.ledger import iter_events, verify
 from vesu.run import guiding
 from vesu.run.pipeline import RunResult
+from vesu.run.plan import phase_weights
 
 GUIDED = [*SMALL, "guided.held_out=0.1"]
 """Volumes of 48^3: a tenth judges, 34 slices are the margin, nine are aligned to."""
@@ -238,6 +239,15 @@ def test_what_cannot_be_aligned_to_is_found_before_any_work(
     assert not events(tmp_path / "run", "TRAIN_ITERATION")
     (finding,) = events(tmp_path / "run", "PREFLIGHT_FINDING")
     assert (finding["code"], finding["severity"]) == ("GUIDED_REFERENCE", "blocking")
+
+
+def test_the_phase_is_in_the_forecast(dataset: Path, reference: Path) -> None:  # R34
+    inventory = vesu.discover(dataset)
+    guided, without = (phase_weights(inventory, each, 26) for each in (config(reference), vesu.RunConfig()))
+    assert guided["segment"] > without["segment"]
+    with_student = phase_weights(inventory, config(reference), 26, n_teachers=2)["segment"]
+    rule = config(reference, "guided.target=calibration")
+    assert with_student > phase_weights(inventory, rule, 26, n_teachers=2)["segment"]
 
 
 def test_a_run_without_a_reference_says_nothing_of_it(finished: RunResult) -> None:  # R32

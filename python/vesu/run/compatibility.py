@@ -31,7 +31,9 @@ BENIGN = frozenset({"tag", "dry_run", "n_threads", "cache_gib", "max_feature_gib
 LEARNED = ("teachers", "student")
 """Sections that the result depends on only where a student is trained."""
 
-BENIGN_LEARNED = frozenset({"student.use", "student.device", "teachers.folder", "teachers.nominal", "guided.reference"})
+BENIGN_LEARNED = frozenset(
+    {"student.use", "student.device", "teachers.folder", "teachers.nominal", "guided.reference", "guided.volume_id"}
+)
 """Of these the digests of teachers and reference and the device that was taken count, not where they lay."""
 
 AFTER_STUDENT = (

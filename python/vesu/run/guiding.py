@@ -119,8 +119,8 @@ def guide(
 
     Notes
     -----
-    Requirement R24. All or nothing: a phase that is cut leaves no trace but its events and is begun anew. Whatever goes
-    wrong in it, the model from before stays in use, and the run goes on.
+    Requirement R24. All or nothing: a phase that is cut leaves no trace but its events and is begun anew. Where it does
+    not do what it should, or ends by a VesuError, the model from before stays in use, and the run goes on.
     """
     if not is_asked(session.config):
         return

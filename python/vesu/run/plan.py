@@ -154,8 +154,7 @@ def distillation_costs(inventory: Inventory, config: RunConfig, n_teachers: int)
     used = _voxels(inventory, (pair.image for pair in _used(inventory, config)))
     scored = _voxels(inventory, (pair.image for pair in scored_pairs(inventory.pairs, config)))
     test = _voxels(inventory, (volume.image for volume in inventory.tests))
-    voxel_s = _NETWORK_S_PER_VOXEL * (_CUDA_FACTOR if student.device == "cuda" else 1.0)
-    own_s = voxel_s * (student.channels[0] / 16) ** 2
+    voxel_s, own_s = _network_voxel_s(config), _student_voxel_s(config)
     per_step = math.prod(student.patch) * student.batch * student.accumulate
     predicted_s = own_s * _passes(student.overlap, student.flips)
     n_steps = sum(student.stage_steps)
@@ -166,6 +165,15 @@ def distillation_costs(inventory: Inventory, config: RunConfig, n_teachers: int)
         0.1 + training_s + validating_s,
         (test + scored) * predicted_s,
     )
+
+
+def _network_voxel_s(config: RunConfig) -> float:
+    """Seconds of a voxel of one pass through a network of usual size."""
+    return _NETWORK_S_PER_VOXEL * (_CUDA_FACTOR if config.student.device == "cuda" else 1.0)
+
+
+def _student_voxel_s(config: RunConfig) -> float:
+    return _network_voxel_s(config) * (config.student.channels[0] / 16) ** 2
 
 
 def soft_label_bytes(inventory: Inventory, config: RunConfig, n_teachers: int) -> int:
@@ -229,7 +237,8 @@ def phase_weights(
         "distillation": asked_s + trained_s,
         "segment": predicted_s
         + (test + train * config.sampling.validation_fraction) * _SEGMENT_S_PER_VOXEL
-        + _ranking_s(inventory, config, by_epoch[-1]),
+        + _ranking_s(inventory, config, by_epoch[-1])
+        + _guided_s(inventory, config, student=n_teachers is not None),
         "package": 0.1 + test * _READ_S_PER_VOXEL * 5,
     }
 
@@ -283,7 +292,9 @@ def _kinds(config: RunConfig, warm: bool, *, student: bool) -> dict[str, str]:
     particular = {
         "fit": f"{config.search.solver} on {config.search.device}",
         "distillation": network,
-        "segment": f"{config.pipeline} {config.search.ranking} {steps}" + (f" student {network}" if student else ""),
+        "segment": f"{config.pipeline} {config.search.ranking} {steps}"
+        + (f" student {network}" if student else "")
+        + (" guided" if config.guided.reference else ""),
         **dict.fromkeys(_CACHED, "from the cache" if warm else ""),
     }
     return {phase: f"{phase} ({machine}) {particular.get(phase, '')}".rstrip() for phase in PHASES}
@@ -312,6 +323,20 @@ def _ranking_s(inventory: Inventory, config: RunConfig, n_candidates: int) -> fl
     pool = min(config.search.ranking_pool or 2 * config.search.ensemble_size, n_candidates)
     scored = _voxels(inventory, (pair.image for pair in scored_pairs(inventory.pairs, config)))
     return pool * scored * _RANK_S_PER_VOXEL
+
+
+def _guided_s(inventory: Inventory, config: RunConfig, *, student: bool) -> float:
+    """Seconds of an alignment to a reference of a test volume, the validation volumes' masks included (R24)."""
+    if not config.guided.reference:
+        return 0.0
+    largest = max((_voxels(inventory, [volume.image]) for volume in inventory.tests), default=0.0)
+    scored = _voxels(inventory, (pair.image for pair in scored_pairs(inventory.pairs, config)))
+    seconds = (largest + scored) * _SEGMENT_S_PER_VOXEL
+    if student and config.guided.target != "calibration":
+        settings, own_s = config.student, _student_voxel_s(config)
+        seconds += (2 * largest + scored) * own_s * _passes(settings.overlap, settings.flips)
+        seconds += config.guided.steps * math.prod(settings.patch) * settings.batch * own_s * _TRAINING_FACTOR
+    return seconds
 
 
 def _baseline_weights(inventory: Inventory, config: RunConfig, costs: tuple[float, float, float]) -> dict[str, float]:
