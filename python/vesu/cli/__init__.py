@@ -1,8 +1,8 @@
 """The command line: the same steps as the functions of ``import vesu``.
 
 Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no traceback), 3 a run whose time was over
-before its work (its state is saved, its zip valid), 4 a distillation that was due and did not run (the zip in reserve
-is valid, the verdict is NO_GO_SUBMISSION), 130 interrupted, 143 terminated.
+before its work (its state is saved, its zip valid), 4 a NO-GO (a gate failed, or a distillation that was due did not
+run; the zip is valid, go_no_go.json names the gates), 130 interrupted, 143 terminated.
 """
 
 import sys
@@ -10,12 +10,10 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from vesu import __version__
-from vesu.cli import data, evidence, masks, parts, runs, teachers, wheels
+from vesu.cli import data, evidence, gates, masks, parts, runs, teachers, wheels
 from vesu.errors import DistillationNotExecuted, VesuError
 
 __all__ = ["main"]
-
-NOT_DISTILLED = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except VesuError as error:
         print(f"vesu: {type(error).__name__}: {error}", file=sys.stderr)
-        return NOT_DISTILLED if isinstance(error, DistillationNotExecuted) else 2
+        return gates.NO_GO if isinstance(error, DistillationNotExecuted) else 2
     except KeyboardInterrupt:
         print("vesu: interrupted", file=sys.stderr)
         return 130
@@ -56,6 +54,6 @@ def parser() -> ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"vesu {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for group in (runs, parts, data, masks, evidence, teachers, wheels):
+    for group in (runs, gates, parts, data, masks, evidence, teachers, wheels):
         group.add(commands)
     return whole

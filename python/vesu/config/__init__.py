@@ -1,9 +1,10 @@
 """The run's configuration: frozen dataclasses from TOML, the environment (``VESU_*``) and the command line.
 
 What is searched, segmented and scored stands in ``sections``, teachers and student in ``learned``, what keeps a long
-run in ``keeping``; ``loading`` reads all.
+run in ``keeping``, what a submission must pass in ``gates``; ``loading`` reads all.
 """
 
+from vesu.config.gates import GatesConfig
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
 from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
 from vesu.config.loading import OTHER_VARIABLES, load_config
@@ -26,6 +27,7 @@ __all__ = [
     "CheckpointConfig",
     "Fallback",
     "FeatureConfig",
+    "GatesConfig",
     "MemoryConfig",
     "NX46Config",
     "NX47Config",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from vesu.config.checks import require
+from vesu.config.gates import GatesConfig
 from vesu.config.keeping import CheckpointConfig, MemoryConfig, TimeConfig
 from vesu.config.learned import StudentConfig, TeacherConfig
 from vesu.errors import ArgumentError
@@ -294,6 +295,7 @@ class RunConfig:
     time: TimeConfig = field(default_factory=TimeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    gates: GatesConfig = field(default_factory=GatesConfig)
     nx46: NX46Config = field(default_factory=NX46Config)
     nx47: NX47Config = field(default_factory=NX47Config)
 
