@@ -79,8 +79,10 @@ class Case:
             if self.config["nonces"]["use"]:
                 self.nonces()
             if self.config["auto_tune"]["use"]:
-                self.emit("AUTO_TUNE_POLICY_DECISION", policy="dust_min_size")
-                self.file("v3_autotune_trace.json", [{"policy": "dust_min_size"}])
+                decisions = [{"number": n, "parameter": "mutation_noise", "evidence": {"epoch": n}} for n in range(2)]
+                for decision in decisions:
+                    self.emit("AUTO_TUNE_POLICY_DECISION", **decision)
+                self.file("v3_autotune_trace.json", {"decisions": decisions})
             self.submission()
             self.best_recorded()
             self.emit("RUN_END", status="finished")
@@ -125,12 +127,14 @@ class Case:
         self.file("v3_competitor_guided_delta.json", DELTA)
 
     def nonces(self) -> None:
+        self.emit("GOLDEN_NONCE_FOUND", volume_id="t1", z=0, y=0, x=0, score=0.95)  # of lists that were given up
+        self.emit("GOLDEN_NONCE_TIMELINE_START", plan={})
         for name, z, y, x, score in (("t1", 0, 1, 2, 0.99), ("t1", 1, 0, 0, 0.98), ("t2", 0, 0, 1, 1.0)):
             self.emit("GOLDEN_NONCE_FOUND", volume_id=name, z=z, y=y, x=x, score=score)
         self.log.flush()
         keys = ("ts_ns", "volume_id", "z", "y", "x", "score")
         forged = [dict(zip(keys, ("1", "t1", 0, 0, 0, 0.9), strict=True))]  # where the log has none
-        found = [event for event in iter_events(self.log.path) if event["event"] == "GOLDEN_NONCE_FOUND"] or forged
+        found = [event for event in iter_events(self.log.path) if event["event"] == "GOLDEN_NONCE_FOUND"][1:] or forged
         lines = [canonical_json({key: event[key] for key in keys}) + b"\n" for event in found]
         (self.folder / "v3_golden_nonce_timeline.jsonl").write_bytes(b"".join(lines))
         counts = {name: sum(event["volume_id"] == name for event in found) for name in TESTS}

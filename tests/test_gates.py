@@ -29,7 +29,8 @@ TRACES = {
     "submission": ["SAFE_SUBMISSION_WRITTEN", "SUBMISSION_WRITTEN", "INVENTORY"],
     "score": ["CALIBRATED", "BEST_RECORDED_COMPARED"],
     "coverage": ["TRAIN_COVERAGE_FINAL", "INVENTORY"],
-    "files": ["AUTO_TUNE_POLICY_DECISION", "DISTILLATION_END", "TRAIN_COVERAGE_FINAL"],
+    "auto_tune": ["AUTO_TUNE_POLICY_DECISION"],
+    "files": ["DISTILLATION_END", "TRAIN_COVERAGE_FINAL"],
 }
 """The events without which a gate must fail."""
 
@@ -54,7 +55,7 @@ def test_a_run_that_asked_for_everything_and_did_it_is_go(tmp_path: Path) -> Non
     assert (report.verdict, report.failed, report.headline) == (GO, (), "GO: no gate failed"), str(report)
     assert {gate.state for gate in report.gates.values()} == {"pass"}
     assert list(report.gates) == [
-        "ledger", "distillation", "competitor", "coverage", "nonces", "files", "submission", "score",
+        "ledger", "distillation", "competitor", "coverage", "nonces", "auto_tune", "files", "submission", "score",
     ]  # fmt: skip
     log = verify(tmp_path / "events.jsonl")
     assert (report.entries, report.root, report.run_id) == (log.entries, log.root, "r1")
@@ -68,7 +69,7 @@ def test_what_was_not_asked_for_is_not_applicable(tmp_path: Path) -> None:  # R4
     assert report.go, str(report)
     states = {name: gate.state for name, gate in report.gates.items()}
     assert [name for name, state in states.items() if state == "not_applicable"] == [
-        "distillation", "competitor", "nonces",
+        "distillation", "competitor", "nonces", "auto_tune",
     ]  # fmt: skip
     assert report.gates["distillation"].reason == "student.use is 'off'"
 
@@ -162,6 +163,23 @@ def test_each_line_of_the_timeline_is_in_the_log_and_the_other_way_round(tmp_pat
     assert "does not count" in reason_of(report, "nonces")
     report = judged(tmp_path / "sum", edit=edited("GOLDEN_NONCE_TOPK_FINAL", timeline_sha256="0" * 64))
     assert "does not count" in reason_of(report, "nonces")
+
+
+def test_the_trace_has_the_decisions_of_the_log(tmp_path: Path) -> None:  # R39 R54
+    path = Case(tmp_path).write() / "v3_autotune_trace.json"
+    trace = json.loads(path.read_text())
+    first, second = trace["decisions"]
+    for decisions, said in (
+        ([first], "decision 1 of the log is not in"),
+        ([first, second, second], "decision 2 of v3_autotune_trace.json is not in the log"),
+        ([first, {**second, "evidence": {"epoch": 7}}], "is not the log's: evidence"),
+    ):
+        path.write_text(json.dumps({"decisions": decisions}))
+        assert said in reason_of(judge(tmp_path), "auto_tune")
+    events = list(iter_events(tmp_path / "events.jsonl"))
+    path.write_text(json.dumps(trace))
+    rewrite(tmp_path, [*events, next(event for event in events if event.get("number") == 1)])
+    assert judge(tmp_path).gates["auto_tune"].state == "pass"  # made again after a cut: once
 
 
 def test_coverage_is_counted_from_the_sampled_voxels(tmp_path: Path) -> None:  # R40 R44

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vesu.distill.transfer import ALIGNMENT_REPORT, MEMORY_MANIFEST
 from vesu.run.coverage import COVERAGE_REPORT
-from vesu.run.gates import nonces, phases
-from vesu.run.gates.evidence import ALL, Evidence, read_evidence
+from vesu.run.gates import nonces, phases, tuning
+from vesu.run.gates.evidence import Evidence, read_evidence
 from vesu.run.gates.verdict import Gate, failed, not_applicable, passed
 
 __all__ = ["EVENTS", "V3_FILES", "FileEvidence", "files", "v3_files"]
@@ -21,10 +21,6 @@ class _Kind:
     event: str
 
 
-def _auto_tune(evidence: Evidence) -> bool:
-    return bool(evidence.section("auto_tune").get("use"))
-
-
 def _searched(evidence: Evidence) -> bool:
     return evidence.pipeline == "vesu"
 
@@ -34,7 +30,7 @@ _KINDS = {
     ALIGNMENT_REPORT: _Kind(phases.student_is_due, "DISTILLATION_END"),
     phases.COMPETITOR_FILE: _Kind(phases.guided_is_asked, "COMPETITOR_GUIDED_PHASE_DONE"),
     nonces.TIMELINE: _Kind(nonces.nonces_are_asked, nonces.FINAL),
-    "v3_autotune_trace.json": _Kind(_auto_tune, "AUTO_TUNE_POLICY_DECISION"),
+    tuning.TRACE: _Kind(tuning.auto_tune_is_asked, tuning.DECISION),
     COVERAGE_REPORT: _Kind(_searched, "TRAIN_COVERAGE_FINAL"),
 }
 
@@ -127,10 +123,12 @@ def files(evidence: Evidence) -> Gate:
 
 def _found(evidence: Evidence) -> tuple[FileEvidence, ...]:
     return tuple(
-        FileEvidence(name, kind.asked(evidence), (evidence.folder / name).is_file(), _logged(evidence, kind.event))
+        FileEvidence(name, kind.asked(evidence), (evidence.folder / name).is_file(), _logged(evidence, name, kind))
         for name, kind in _KINDS.items()
     )
 
 
-def _logged(evidence: Evidence, event: str) -> bool:
-    return bool(evidence.named(event, since=ALL) or evidence.carried(event))
+def _logged(evidence: Evidence, name: str, kind: _Kind) -> bool:
+    if name == tuning.TRACE and kind.asked(evidence):
+        return True  # of no decision is a trace too; its gate compares what it holds
+    return bool(evidence.named(kind.event) or evidence.carried(kind.event))

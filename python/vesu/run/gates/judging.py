@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vesu.errors import EvidenceError, VesuError
 from vesu.ledger import TreeHead, root_at
-from vesu.run.gates import files, nonces, outcome, phases
+from vesu.run.gates import files, nonces, outcome, phases, tuning
 from vesu.run.gates.evidence import LOG, Evidence, read_evidence, require_heads
 from vesu.run.gates.verdict import Gate, GateReport, failed, passed
 
@@ -18,12 +18,13 @@ GATES: dict[str, Callable[[Evidence], Gate]] = {
     "competitor": phases.competitor,
     "coverage": phases.coverage,
     "nonces": nonces.nonces,
+    "auto_tune": tuning.auto_tune,
     "files": files.files,
     "submission": outcome.submission,
     "score": outcome.score,
 }
 
-EVENTS = frozenset((*phases.EVENTS, *nonces.EVENTS, *files.EVENTS, *outcome.EVENTS))
+EVENTS = frozenset((*phases.EVENTS, *nonces.EVENTS, *tuning.EVENTS, *files.EVENTS, *outcome.EVENTS))
 
 
 def judge(folder: str | Path, *, heads: Sequence[TreeHead] = ()) -> GateReport:

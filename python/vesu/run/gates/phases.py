@@ -75,21 +75,22 @@ def student_is_due(evidence: Evidence) -> bool:
 
 def competitor(evidence: Evidence) -> Gate:
     """The guided phase moved the masks towards its reference, where nothing was fitted (R24)."""
-    records = evidence.named(*COMPETITOR_EVENTS, since=evidence.retrained())
+    records = evidence.carried(*COMPETITOR_EVENTS)
+    records += evidence.named(*COMPETITOR_EVENTS, since=evidence.retrained())
     asked = guided_is_asked(evidence)
     if not asked and not records:
         return not_applicable("no reference mask was given")
     if not asked:
         return failed(f"{records[0]['event']} in the log of a run that was given no reference mask")
-    by_name = {event["event"]: event for event in records}  # of each the newest
-    for name in COMPETITOR_EVENTS:
-        if name not in by_name:
-            return failed(f"asked for, and no {name} in the log")
-    load, start, delta, done = (by_name[name] for name in COMPETITOR_EVENTS)
-    if not load["seq"] < start["seq"] < delta["seq"] < done["seq"]:
+    places = {event["event"]: place for place, event in enumerate(records)}  # of each the newest
+    if (done := places.get(COMPETITOR_EVENTS[-1])) is not None and records[done].get("state") != "pass":
+        return failed(f"the guided phase reports failure: {records[done].get('reason')}")
+    if missing := [name for name in COMPETITOR_EVENTS if name not in places]:
+        return failed(f"asked for, and no {missing[0]} in the log")
+    in_order = [places[name] for name in COMPETITOR_EVENTS]
+    if in_order != sorted(in_order):
         return failed("the guided phase's last events do not stand in the order of its work")
-    if done.get("state") != "pass":
-        return failed(f"the guided phase reports failure: {done.get('reason')}")
+    load, start, delta, _ = (records[place] for place in in_order)
     return _moved(evidence, load, start, delta)
 
 
