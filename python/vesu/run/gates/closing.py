@@ -59,7 +59,7 @@ def write_verdict(folder: Path, log: EventLog) -> None:
 
     A verdict that cannot be written never costs the run.
     """
-    with suppress(VesuError):
+    with suppress(VesuError, OSError):  # likely a full disk, and then not the first to say so
         log.sync()
         write_json_atomic(folder / GO_NO_GO_FILE, judge(folder).to_json())
 
