@@ -16,7 +16,7 @@ from vesu.cli import main
 from vesu.run.pipeline import RunResult
 
 COMMANDS = ["demo", "run", "discover", "preflight", "segment", "score", "check-submission", "report", "post-mortem"]
-COMMANDS += ["merge", "campaign", "tune"]
+COMMANDS += ["merge", "campaign", "tune", "gates"]
 
 
 def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

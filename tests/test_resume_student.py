@@ -125,7 +125,7 @@ def test_the_deadline_in_the_training_keeps_every_step(
     assert log and not stopped.finished
     vesu.check_submission(folder / "submission.zip", dataset / "test_images")
     assert stopped.summary["go_no_go"]["verdict"] == "NO_GO_SUBMISSION"
-    assert "not finished" in stopped.summary["go_no_go"]["gates"]["distillation"]["reason"]
+    assert "not proved by the log" in stopped.summary["go_no_go"]["gates"]["distillation"]["reason"]
     (last,) = events(folder, "SAFE_SUBMISSION_WRITTEN")[-1:]
     assert last["origins"] == {"provisional": 2}  # the search alone
     newest = CheckpointStore(folder / "checkpoints").latest()

@@ -1,8 +1,8 @@
 """The command line: the same steps as the functions of ``import vesu``.
 
 Exit codes: 0 done, 2 a :class:`VesuError` (one line on standard error, no traceback), 3 a run whose time was over
-before its work (its state is saved, its zip valid), 4 a distillation that was due and did not run (the zip in reserve
-is valid, the verdict is NO_GO_SUBMISSION), 5 a campaign in which a run has no score (the others have), 130
+before its work (its state is saved, its zip valid), 4 a NO-GO (a gate failed, or a distillation that was due did not
+run; the zip is valid, go_no_go.json names the gates), 5 a campaign in which a run has no score (the others have), 130
 interrupted, 143 terminated.
 """
 
@@ -11,12 +11,10 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from vesu import __version__
-from vesu.cli import ablate, campaigns, data, evidence, masks, parts, runs, teachers, tune, wheels
+from vesu.cli import ablate, campaigns, data, evidence, gates, masks, parts, runs, teachers, tune, wheels
 from vesu.errors import DistillationNotExecuted, VesuError
 
 __all__ = ["main"]
-
-NOT_DISTILLED = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except VesuError as error:
         print(f"vesu: {type(error).__name__}: {error}", file=sys.stderr)
-        return NOT_DISTILLED if isinstance(error, DistillationNotExecuted) else 2
+        return gates.NO_GO if isinstance(error, DistillationNotExecuted) else 2
     except KeyboardInterrupt:
         print("vesu: interrupted", file=sys.stderr)
         return 130
@@ -57,6 +55,6 @@ def parser() -> ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"vesu {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for group in (runs, parts, campaigns, tune, data, masks, evidence, teachers, wheels, ablate):
+    for group in (runs, gates, parts, campaigns, tune, data, masks, evidence, teachers, wheels, ablate):
         group.add(commands)
     return whole

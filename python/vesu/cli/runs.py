@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vesu.cli import parts
 from vesu.cli.arguments import Arguments, Commands, Parser, add_config, command, config_of
+from vesu.cli.gates import NO_GO
 from vesu.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def _execute(arguments: Arguments, data: Path | None, display: Literal["auto", "
     print(result)
     if not result.done:
         raise SystemExit(STOPPED)
+    if result.finished and not result.go:
+        raise SystemExit(NO_GO)
 
 
 def _report(arguments: Arguments) -> None:

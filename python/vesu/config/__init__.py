@@ -1,11 +1,13 @@
 """The run's configuration: frozen dataclasses from TOML, the environment (``VESU_*``) and the command line.
 
 What is searched, segmented and scored stands in ``sections``, teachers and student in ``learned``, what keeps a long
-run in ``keeping``; ``loading`` reads all, ``writing`` writes it, ``aliases`` knows the history's variables.
+run in ``keeping``, what a submission must pass in ``gates``, a phase of its own in a module of its name; ``loading``
+reads all, ``writing`` writes it, ``aliases`` knows the history's variables.
 """
 
 from vesu.config.aliases import ALIASES, Alias, AliasUse
 from vesu.config.autotune import AutoTuneConfig
+from vesu.config.gates import GatesConfig
 from vesu.config.guided import GuidedConfig
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
 from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
@@ -34,6 +36,7 @@ __all__ = [
     "CheckpointConfig",
     "Fallback",
     "FeatureConfig",
+    "GatesConfig",
     "GuidedConfig",
     "MemoryConfig",
     "NX46Config",

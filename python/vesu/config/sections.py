@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from vesu.config.aliases import AliasUse
 from vesu.config.autotune import AutoTuneConfig
 from vesu.config.checks import require
+from vesu.config.gates import GatesConfig
 from vesu.config.guided import GuidedConfig
 from vesu.config.keeping import CheckpointConfig, MemoryConfig, TimeConfig
 from vesu.config.learned import StudentConfig, TeacherConfig
@@ -304,6 +305,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     guided: GuidedConfig = field(default_factory=GuidedConfig)
+    gates: GatesConfig = field(default_factory=GatesConfig)
     nx46: NX46Config = field(default_factory=NX46Config)
     nx47: NX47Config = field(default_factory=NX47Config)
     aliases_used: tuple[AliasUse, ...] = field(default=(), compare=False, repr=False, metadata={"key": False})

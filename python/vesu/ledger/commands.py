@@ -17,14 +17,14 @@ from vesu.ledger.proofs import (
 from vesu.ledger.reader import LedgerReport, root_at
 from vesu.ledger.reader import verify as verify_log
 
-__all__ = ["prove", "verify"]
+__all__ = ["prove", "read_head", "verify"]
 
 
 def verify(log: Path | None, proof: Path | None, heads: Sequence[Path]) -> Iterator[str]:
     """Check a log, a proof, or both, against tree heads; yields one line for each thing that holds."""
     if log is None and proof is None:
         raise ArgumentError("LOG, --proof: got neither; accepted: one of them, or both")
-    known = [parse_checkpoint(_read(path)) for path in heads]
+    known = [read_head(path) for path in heads]
     if log is not None:
         report = verify_log(log)
         torn = f"; {report.torn_bytes} bytes of a torn last record" if report.torn_bytes else ""
@@ -45,6 +45,11 @@ def prove(log: Path, record: int | None, since: int | None, size: int | None) ->
     if record is not None:
         return inclusion_proof(log, record, size)
     return consistency_proof(log, since or 0, size)
+
+
+def read_head(path: Path) -> TreeHead:
+    """A tree head as ``vesu ledger head`` printed it into a file."""
+    return parse_checkpoint(_read(path))
 
 
 def _hold(proof: InclusionProof | ConsistencyProof, heads: Sequence[TreeHead]) -> str:

@@ -25,7 +25,9 @@ __all__ = [
 Scope: TypeAlias = Literal["search", "distillation", "segment"]
 """From where on a change makes the work new: the search, the student, or the segmentation alone."""
 
-BENIGN = frozenset({"tag", "dry_run", "n_threads", "cache_gib", "max_feature_gib", "time", "checkpoint", "memory"})
+BENIGN = frozenset(
+    {"tag", "dry_run", "n_threads", "cache_gib", "max_feature_gib", "time", "checkpoint", "memory", "gates"}
+)
 """Settings that change no bit of the result: where and how fast a run goes, not what it finds."""
 
 LEARNED = ("teachers", "student")

@@ -12,6 +12,7 @@ from vesu.errors import EvidenceError, VesuError
 from vesu.ledger import verify
 from vesu.run.checkpoint import write_results_zip
 from vesu.run.events import EventLog
+from vesu.run.gates.closing import write_verdict
 from vesu.run.history import read_history
 from vesu.run.opening import RESULTS_ZIP
 from vesu.run.outputs import submission_entry
@@ -33,6 +34,7 @@ def record_failure(folder: Path, log: EventLog, error: BaseException) -> None:
     with suppress(VesuError):  # a full disk, likely the cause itself
         log.emit("RUN_FAILED", error=type(error).__name__, message=str(error))
         log.sync()
+        write_verdict(folder, log)
         write_json_atomic(folder / "failure.json", {"error": type(error).__name__, "message": str(error)})
         write_postmortem(folder, cause="failed", reason=f"{type(error).__name__}: {error}")
 

@@ -46,10 +46,18 @@ OUTPUTS = (
     "RUN_PROFILE_SUMMARY.json",
     "post_mortem.json",
     "tuning",
+    "go_no_go.json",
 )
 FOLDERS = ("segment", "validation", "masks")
 
-ENDINGS = ("summary.json", "report.html", "failure.json", "post_mortem.json", "RUN_PROFILE_SUMMARY.json")
+ENDINGS = (
+    "summary.json",
+    "report.html",
+    "failure.json",
+    "post_mortem.json",
+    "RUN_PROFILE_SUMMARY.json",
+    "go_no_go.json",
+)
 """What tells how a session ended: a session that goes on has not ended yet."""
 
 LATE_PHASES = ("distillation", "segment", "package")

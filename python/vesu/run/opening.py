@@ -11,6 +11,7 @@ from vesu.run.checkpoint import CHECKPOINTS, Checkpoint, CheckpointStore, Publis
 from vesu.run.clock import Clock, SessionClock, session_start_ns
 from vesu.run.events import EventLog
 from vesu.run.folder import claimed
+from vesu.run.gates.carrying import carried
 from vesu.run.governor import Governor
 from vesu.run.interrupts import stop_on_signals
 from vesu.run.session import Session
@@ -54,6 +55,8 @@ def opened(
             if found is not None and log.size == 0:
                 # A new folder: the run goes on from a checkpoint that was carried there without its log.
                 log.emit("LEDGER_CONTINUED_ELSEWHERE", tree_head=found.manifest.tree_head)
+                for record in carried(state):
+                    log.emit("EVIDENCE_CARRIED", record=record)
                 state.distillation = None if state.distillation is None else state.distillation.carried()
             for name, fields in looked:
                 log.emit(name, **fields)

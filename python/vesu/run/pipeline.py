@@ -15,6 +15,7 @@ from vesu.data.discover import Inventory, discover
 from vesu.data.preflight import preflight
 from vesu.data.storage import write_json_atomic
 from vesu.distill.device import DeviceUse
+from vesu.distill.proof import HARD_FAIL
 from vesu.errors import ArgumentError, DistillationNotExecuted, VesuError
 from vesu.features import FeatureSpec
 from vesu.run import compatibility, distilling, guiding, learning, rng, segmenting
@@ -22,6 +23,7 @@ from vesu.run.costs import COSTS_NAME, Costs
 from vesu.run.coverage import TrainCoverage, plan_coverage
 from vesu.run.distilled import Distilled
 from vesu.run.ending import record_failure, seal, summarise
+from vesu.run.gates.closing import conclude, write_verdict
 from vesu.run.interrupts import StopRequested
 from vesu.run.memory import MemoryMonitor
 from vesu.run.opening import opened
@@ -48,7 +50,6 @@ from vesu.run.stages import SourceIds
 from vesu.run.state import MaskRecord
 from vesu.run.stopwatch import TimedCache
 from vesu.run.teaching import plan_distillation, prepare_device
-from vesu.run.verdict import go_no_go
 from vesu.submission import SubmissionReport
 
 __all__ = ["RunResult", "execute"]
@@ -131,8 +132,6 @@ class _Run:
     prepared: learning.Prepared | None = None
     deferred: str | None = None
     """Why the report was put off."""
-    failure: str | None = None
-    """Why the distillation that was due is not executed."""
 
     def __post_init__(self) -> None:
         session, config, inventory = self.session, self.session.config, self.inventory
@@ -210,7 +209,7 @@ class _Run:
             rng.restore(session.state.rng)
 
     def _summary(self, status: str, submission: SubmissionReport) -> dict[str, Any]:
-        verdict = go_no_go(self.teaching, self.session.state.distillation, self.failure)
+        verdict = conclude(self.session, self.inventory, self.cache_folder, finished=status == "finished")
         return summarise(self.session, self.inventory, self.expected.expected_s, status, submission, verdict)
 
     def _sealed(self, summary: dict[str, Any], submission: SubmissionReport) -> RunResult:
@@ -219,11 +218,10 @@ class _Run:
     def no_go(self, reason: str) -> None:
         """A distillation that was due did not run: the zip in reserve stays, and the verdict is against it (R22)."""
         session = self.session
-        self.failure = reason
         with suppress(VesuError):  # the error itself is what the caller must see
+            session.log.emit(HARD_FAIL, reason=reason)
             submission = self.safe.write("the distillation was not executed")
             summary = self._summary("failed", submission)
-            session.log.emit("GO_NO_GO", **summary["go_no_go"])
             write_json_atomic(session.folder / "summary.json", summary)
 
     def stop(self, reason: str) -> RunResult:
@@ -245,6 +243,7 @@ class _Run:
             session.log.sync()
             write_profile(session.folder)
             write_postmortem(session.folder, cause="stopped", reason=reason)
+            write_verdict(session.folder, session.log)
             if reason == "SIGINT":
                 raise KeyboardInterrupt
             raise SystemExit(143)
@@ -283,7 +282,11 @@ class _Run:
         with session.phase("discovery", 1) as phase:
             write_json_atomic(session.folder / "inventory.json", inventory.to_json())
             session.log.emit(
-                "INVENTORY", root=printable(inventory.root), pairs=len(inventory.pairs), tests=len(inventory.tests)
+                "INVENTORY",
+                root=printable(inventory.root),
+                pairs=len(inventory.pairs),
+                tests=len(inventory.tests),
+                test_shapes=inventory.test_shapes,
             )
             phase.advance(1)
         session.add_seconds("discovery", discovery_s)
@@ -321,6 +324,7 @@ class _Run:
             if reserve:
                 segmenting.segment_in_reserve(session, reserve, phase.advance)
                 self.safe.write("masks of a historical scorer")
+            write_verdict(session.folder, session.log)
 
     def _search(self) -> dict[str, Any]:
         """Train on the labelled volumes, segment the others; the summary's parts on both."""

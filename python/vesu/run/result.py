@@ -33,6 +33,11 @@ class RunResult:
         """Whether every phase was done; else the run goes on with ``resume="latest"``."""
         return bool(self.summary["status"] == "finished")
 
+    @property
+    def go(self) -> bool:
+        """Whether no gate failed: what ``go_no_go.json`` beside the zip says (R44)."""
+        return not self.summary["go_no_go"]["failed"]
+
     def __str__(self) -> str:
         """What the command line says of it, a line a subject."""
         return "\n".join(_lines(self))
@@ -51,6 +56,7 @@ class RunResult:
             "validation": scored,
             "search": searched,
             "student": taught,
+            "verdict": summary["go_no_go"]["summary"][0],
             "submission": f"{counted(len(self.submission.members), 'mask')}, valid",
             "evidence": f"{summary['ledger']['entries']:,} records, root {summary['ledger']['root'][:16]}...",
             "files": self.folder,
@@ -86,6 +92,7 @@ def _lines(result: RunResult) -> Iterator[str]:
     yield from _student_lines(summary)
     sealed = f"{len(result.submission.members)} masks, sha256 {result.submission.sha256[:16]}..."
     yield f"submission  {result.submission.path} is valid: {sealed}"
+    yield from _verdict_lines(summary["go_no_go"])
     yield f"evidence    {result.folder / 'events.jsonl'}: {ledger['entries']} entries, root {ledger['root'][:16]}..."
     yield f"report      {result.report or f'none: {result.report_problem}'}"
     yield f"elapsed     {summary['elapsed_s']:.1f} s"
@@ -100,6 +107,13 @@ def _score_lines(validation: Mapping[str, Any]) -> Iterator[str]:
     rivals = {"the brightest voxels": "intensity_quantile", "nothing at all": "all_background"}
     words = [f"{words} {validation['baselines'][name]['score']:.3f}" for words, name in rivals.items()]
     yield f"            for comparison: {', '.join(words)}"
+
+
+def _verdict_lines(verdict: Mapping[str, Any]) -> Iterator[str]:
+    """The verdict, and of each gate that failed the reason."""
+    yield f"verdict     {verdict['summary'][0]}"
+    for name in verdict["failed"]:
+        yield f"            {name}: {verdict['gates'][name]['reason']}"
 
 
 def _student_lines(summary: Mapping[str, Any]) -> Iterator[str]:
