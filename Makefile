@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts wheels wheels-twice docs ranks wheels-test clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts wheels wheels-twice docs ranks nonces wheels-test clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ docs: $(VENV)/.built $(VENV)/.docs  ## Build the documentation's site into build
 ranks: $(VENV)/.built $(VENV)/.dev  ## Runs and searches in one, two and three processes: the same bits, or it fails; prints seconds and bytes an iteration
 	$(BIN)/python tests/ranks_run.py
 	$(BIN)/python benches/ranks.py --ranks 1 2 3
+
+nonces: $(VENV)/.built  ## What unlimited golden nonces cost by their number, 256^3: memory, log, timeline, seconds; a minute, 1.5 GB of temporary disk
+	$(BIN)/python benches/nonces_memory.py
 
 format:  ## Rewrite the sources in the house style
 	cargo fmt

@@ -57,4 +57,5 @@ def config_of(arguments: Arguments) -> "RunConfig":
     chosen = [
         f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in given.items() if value is not None
     ]
+    chosen += ["nonces.use=true"] if getattr(arguments, "nonces", False) else []
     return load_config(arguments.config, overrides=[*arguments.set, *chosen])

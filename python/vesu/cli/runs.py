@@ -45,6 +45,7 @@ def add(commands: Commands) -> None:
         help="on resuming: do again what depends on changed settings or data, instead of refusing",
     )
     _add_student(run)
+    run.add_argument("--nonces", action="store_true", help="log each golden nonce: the most confident voxels (V3)")
     parts.add_options(run)
     add_config(run)
 

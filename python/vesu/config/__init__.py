@@ -7,6 +7,7 @@ run in ``keeping``; ``loading`` reads all.
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
 from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
 from vesu.config.loading import OTHER_VARIABLES, load_config
+from vesu.config.nonces import NonceConfig
 from vesu.config.sections import (
     CalibrationSettings,
     FeatureConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "MemoryConfig",
     "NX46Config",
     "NX47Config",
+    "NonceConfig",
     "Pipeline",
     "RunConfig",
     "SamplingConfig",

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from vesu.config.checks import require
 from vesu.config.keeping import CheckpointConfig, MemoryConfig, TimeConfig
 from vesu.config.learned import StudentConfig, TeacherConfig
+from vesu.config.nonces import NonceConfig
 from vesu.errors import ArgumentError
 from vesu.segmentation import DEFAULT_STEPS, DENSITY_RANGE, SegmentConfig, Step
 from vesu.segmentation.threshold import Mode
@@ -291,6 +292,7 @@ class RunConfig:
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     teachers: TeacherConfig = field(default_factory=TeacherConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
+    nonces: NonceConfig = field(default_factory=NonceConfig)
     time: TimeConfig = field(default_factory=TimeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

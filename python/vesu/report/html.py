@@ -12,6 +12,8 @@ from vesu.report.extras import optional
 from vesu.report.glance import glance
 from vesu.report.limits import MAX_PAGE_BYTES, Limits
 from vesu.report.loader import Run
+from vesu.report.nonces import PICTURED as NONCES_PICTURED
+from vesu.report.nonces import draw_nonces, read_nonces
 from vesu.report.pictures import PROBABILITY_MAP, UNCERTAINTY_MAP, gradient, make_gallery
 from vesu.report.scores import DIMENSIONS, VolumeScore
 from vesu.report.steps import draw_steps, read_step_slices
@@ -105,6 +107,7 @@ def _context(run: Run, limits: Limits, safe: Any) -> dict[str, Any]:
         **_scores(run),
         **_input(run),
         "student": _student(run, safe),
+        "nonces": _nonces(run),
     }
 
 
@@ -205,6 +208,13 @@ def _student(run: Run, safe: Any) -> dict[str, Any]:
         "pictures": list(zip((path.stem for path in paths), drawn, strict=True)),
         "n_pictured": len(run.student_paths),
     }
+
+
+def _nonces(run: Run) -> dict[str, Any]:
+    """The golden nonces: how many of each volume, and of some the slices."""
+    volumes = [read_nonces(path) for path in run.nonce_paths]
+    events = run.events.counts.get("GOLDEN_NONCE_FOUND", 0) if run.events else None
+    return {"volumes": volumes, "events": events, "drawn": draw_nonces(volumes[:NONCES_PICTURED])}
 
 
 def _pictures(run: Run, limits: Limits, safe: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ LEARNED = ("teachers", "student")
 BENIGN_LEARNED = frozenset({"student.use", "student.device", "teachers.folder", "teachers.nominal"})
 """Of these the teachers' digests and the device that was taken count, not where they were looked for."""
 
-AFTER_STUDENT = ("segment.", "search.ensemble_size", "search.ranking", "student.fusion")
+AFTER_STUDENT = ("segment.", "nonces.", "search.ensemble_size", "search.ranking", "student.fusion")
 """Settings that are first looked at when search and student are done."""
 
 OF_STUDENT = ("student.", "teachers.")
@@ -47,7 +47,7 @@ def config_fields(config: RunConfig, *, student: bool = False) -> dict[str, Any]
     """Every setting that the result depends on, by its dotted key; ``student`` says whether one is trained."""
     fields: dict[str, Any] = {}
     for name, value in config.to_json().items():
-        if name in BENIGN or (name in LEARNED and not student):
+        if name in BENIGN or (name in LEARNED and not student) or (name == "nonces" and not value["use"]):
             continue
         if name == "segment":
             # The ladder's steps differ in their parameters: each is one entry, so that a difference names the step.
