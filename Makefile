@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts campaign rehearsal wheels wheels-twice docs ranks wheels-test guided autotune clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts campaign rehearsal wheels wheels-twice docs ranks wheels-test guided autotune nonces clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -88,6 +88,9 @@ ranks: $(VENV)/.built $(VENV)/.dev  ## Runs and searches in one, two and three p
 
 autotune: $(VENV)/.built $(VENV)/.dev  ## Auto-tuning: each policy on the search it is for, plain against tuned on held-out volumes; leaves build/autotune/autotune.md; minutes
 	$(BIN)/python benches/autotune.py --out build/autotune
+
+nonces: $(VENV)/.built  ## What unlimited golden nonces cost by their number, 256^3: memory, log, timeline, seconds; a minute, 1.5 GB of temporary disk
+	$(BIN)/python benches/nonces_memory.py
 
 format:  ## Rewrite the sources in the house style
 	cargo fmt

@@ -42,14 +42,9 @@ PROGRESS_INTEGRITY_ALERT HEARTBEAT PRETIMEOUT_FLUSH LATEST_VALID_CKPT RESUME_EXA
 TRAIN_COVERAGE_PLAN TRAIN_COVERAGE_PROGRESS TRAIN_COVERAGE_FINAL TEST_GUIDED_ULTRA_FINETUNE_WITH_COMPETITOR_TIFF
 COMPETITOR_TIFF_LOAD_OK COMPETITOR_GUIDED_PHASE_START COMPETITOR_GUIDED_PHASE_DONE COMPETITOR_ALIGNMENT_DELTA
 AUTO_TUNE_PARAM_UPDATE AUTO_TUNE_POLICY_DECISION
-CONVERGENCE_PATIENCE_EXPANDED
+CONVERGENCE_PATIENCE_EXPANDED GOLDEN_NONCE_FOUND GOLDEN_NONCE_TOPK_FINAL
 """)
 """The history's event names that today's vesu writes (and the one that begins an error's message)."""
-
-NOT_YET = names("""
-GOLDEN_NONCE_FOUND GOLDEN_NONCE_TOPK_FINAL
-""")
-"""Those that it does not; the glossary says so."""
 
 OTHER_NAMES = names("""
 meta_neurons supervised_epochs mutation_noise convergence_patience dust_min_size teacher_ensemble_infer
@@ -129,16 +124,14 @@ def test_links_and_anchors_hold(path: Path) -> None:
 def test_the_glossary_knows_every_historical_name() -> None:  # R22-R44
     glossary = text_of(DOCS / "glossary.md")
     code = set(re.findall(r"`([^`]+)`", glossary))
-    assert not {*WRITTEN, *NOT_YET, *OTHER_NAMES} - code
+    assert not {*WRITTEN, *OTHER_NAMES} - code
     assert not [name for name in PROSE if name not in glossary]
 
 
-def test_the_glossary_says_not_yet_of_what_is_not_there() -> None:  # R54
-    written, planned = text_of(DOCS / "glossary.md").split("### Not yet\n")
+def test_the_glossary_names_no_event_that_nothing_writes() -> None:  # R54
+    glossary = text_of(DOCS / "glossary.md")
     sources = "\n".join(text_of(path) for path in (ROOT / "python" / "vesu").rglob("*.py"))
-    assert not [name for name in WRITTEN if name not in sources or f"`{name}`" not in written]
-    planned = planned.split("\n## ")[0]
-    assert not [name for name in NOT_YET if name in sources or f"`{name}`" not in planned]
+    assert not [name for name in WRITTEN if name not in sources or f"`{name}`" not in glossary]
 
 
 def test_the_api_lists_every_public_name() -> None:

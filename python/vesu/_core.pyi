@@ -29,6 +29,7 @@ __all__ = [
     "distance_transform",
     "euler_number",
     "extract_features",
+    "extreme_voxels",
     "feature_families",
     "feature_moment_sums",
     "feature_moments",
@@ -302,6 +303,13 @@ def fill_holes(
 def hysteresis(
     probability: NDArray[np.float32], low: float, high: float, connectivity: int, n_threads: int | None = None
 ) -> tuple[NDArray[np.uint8], int, int]: ...
+def extreme_voxels(
+    probability: NDArray[np.float32],
+    at_least: float,
+    top_k: int | None = None,
+    after: tuple[float, int] | None = None,
+    n_threads: int | None = None,
+) -> tuple[NDArray[np.uint32], NDArray[np.float32], int]: ...
 def smooth_z(volume: NDArray[np.float32], radius: int, n_threads: int | None = None) -> NDArray[np.float32]: ...
 def median(
     volume: NDArray[np.uint8] | NDArray[np.bool_] | NDArray[np.float32], n_threads: int | None = None
@@ -413,6 +421,13 @@ class LedgerLog:
         loss: NDArray[np.float64],
         gradient_norm: NDArray[np.float64],
         nonzero: NDArray[np.int64],
+        common: dict[str, Any],
+        ts_ns: int | None = None,
+    ) -> int: ...
+    def append_table(
+        self,
+        name: str,
+        columns: dict[str, NDArray[np.int64] | NDArray[np.float64]],
         common: dict[str, Any],
         ts_ns: int | None = None,
     ) -> int: ...

@@ -63,7 +63,7 @@ def config_of(arguments: Arguments, *, may_be_dry: bool = False) -> "RunConfig":
     chosen = [
         f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in given.items() if value is not None
     ]
-    for flag, key in (("dry_run", "dry_run"), ("auto_tune", "auto_tune.use")):
+    for flag, key in (("dry_run", "dry_run"), ("auto_tune", "auto_tune.use"), ("nonces", "nonces.use")):
         chosen += [f"{key}=true"] if getattr(arguments, flag, False) else []
     config = load_config(arguments.config, overrides=[*arguments.set, *chosen])
     if config.dry_run and not may_be_dry:

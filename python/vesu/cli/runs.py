@@ -63,6 +63,7 @@ def add(commands: Commands) -> None:
     run.add_argument(
         "--auto-tune", action="store_true", help="tune settings within [auto_tune]'s bounds, with rollback"
     )
+    run.add_argument("--nonces", action="store_true", help="log each golden nonce: the most confident voxels (V3)")
     parts.add_options(run)
     add_config(run)
 

@@ -12,6 +12,7 @@ from vesu.config.guided import GuidedConfig
 from vesu.config.keeping import CheckpointConfig, Fallback, MemoryConfig, TimeConfig
 from vesu.config.learned import PRESETS, StudentConfig, TeacherConfig
 from vesu.config.loading import OTHER_VARIABLES, config_from_json, load_config, load_ladder
+from vesu.config.nonces import NonceConfig
 from vesu.config.sections import (
     CalibrationSettings,
     FeatureConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "MemoryConfig",
     "NX46Config",
     "NX47Config",
+    "NonceConfig",
     "Pipeline",
     "RunConfig",
     "SamplingConfig",

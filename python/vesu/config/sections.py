@@ -16,6 +16,7 @@ from vesu.config.gates import GatesConfig
 from vesu.config.guided import GuidedConfig
 from vesu.config.keeping import CheckpointConfig, MemoryConfig, TimeConfig
 from vesu.config.learned import StudentConfig, TeacherConfig
+from vesu.config.nonces import NonceConfig
 from vesu.errors import ArgumentError
 from vesu.segmentation import DEFAULT_STEPS, DENSITY_RANGE, Dust, SegmentConfig, Step
 from vesu.segmentation.threshold import Mode
@@ -301,6 +302,7 @@ class RunConfig:
     teachers: TeacherConfig = field(default_factory=TeacherConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
     auto_tune: AutoTuneConfig = field(default_factory=AutoTuneConfig)
+    nonces: NonceConfig = field(default_factory=NonceConfig)
     time: TimeConfig = field(default_factory=TimeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from vesu import _core
 from vesu.ledger.heads import DEFAULT_ORIGIN, TreeHead, check_origin
@@ -158,6 +158,35 @@ class LedgerWriter:
             ts_ns,
         )
 
+    def append_table(
+        self,
+        name: str,
+        columns: Mapping[str, ArrayLike],
+        *,
+        common: Mapping[str, Any] | None = None,
+        ts_ns: int | None = None,
+    ) -> int:
+        """Append one record per row of a table of numbers, all or none; returns the first one's number.
+
+        Parameters
+        ----------
+        name : str
+            The event's name.
+        columns : mapping of str to array_like of numbers, shape (n_rows,)
+            Values of each field, whole numbers as int64, others as float64.
+        common : mapping, optional
+            Fields that every record gets besides.
+        ts_ns : int, optional
+            As in :meth:`append`.
+
+        Raises
+        ------
+        ArgumentError
+            Columns of unequal length, without a row, or of a wrong type; else as :meth:`append`.
+        """
+        numbers = {key: _numbers(values) for key, values in columns.items()}
+        return self._log.append_table(name, numbers, dict(common or {}), ts_ns)
+
     def flush(self) -> None:
         """Hand every accepted record to the system; raises FileError, and may then be called again."""
         self._log.flush()
@@ -260,3 +289,10 @@ class LedgerWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _numbers(values: ArrayLike) -> NDArray[Any]:
+    """As the log holds numbers; what is none is left as it is, for the core to refuse."""
+    array = np.asarray(values)
+    wide = {"i": np.int64, "u": np.int64, "f": np.float64}.get(array.dtype.kind)
+    return array if wide is None else array.astype(wide)

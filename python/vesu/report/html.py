@@ -14,6 +14,8 @@ from vesu.report.glance import glance
 from vesu.report.guided import draw_guided_views, read_guided_views, swatches
 from vesu.report.limits import MAX_PAGE_BYTES, Limits
 from vesu.report.loader import Run
+from vesu.report.nonces import PICTURED as NONCES_PICTURED
+from vesu.report.nonces import draw_nonces, read_nonces
 from vesu.report.pictures import PROBABILITY_MAP, UNCERTAINTY_MAP, gradient, make_gallery
 from vesu.report.scores import DIMENSIONS, VolumeScore
 from vesu.report.steps import draw_steps, read_step_slices
@@ -109,6 +111,7 @@ def _context(run: Run, limits: Limits, safe: Any) -> dict[str, Any]:
         "student": _student(run, safe),
         "guided": _guided(run),
         "tuning_charts": {name: safe(svg) for name, svg in tuning_charts(run.tuning).items()},
+        "nonces": _nonces(run),
     }
 
 
@@ -216,6 +219,13 @@ def _guided(run: Run) -> dict[str, Any]:
     found = run.guided
     rows = () if found is None else draw_guided_views(found.volume_id, read_guided_views(run.folder, found.volume_id))
     return {"found": found, "rows": rows, "swatches": swatches()}
+
+
+def _nonces(run: Run) -> dict[str, Any]:
+    """The golden nonces: how many of each volume, and of some the slices."""
+    volumes = [read_nonces(path) for path in run.nonce_paths]
+    events = run.events.counts.get("GOLDEN_NONCE_FOUND", 0) if run.events else None
+    return {"volumes": volumes, "events": events, "drawn": draw_nonces(volumes[:NONCES_PICTURED])}
 
 
 def _pictures(run: Run, limits: Limits, safe: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from vesu.report.gates import GATES_FILE, GateResults, read_gates
 from vesu.report.guided import Guided, read_guided
 from vesu.report.jsonfile import Node
 from vesu.report.leaderboard import Candidate, read_leaderboard
+from vesu.report.nonces import ENDING as NONCE_VIEWS
 from vesu.report.student import ABLATION, Worth, read_ablation
 from vesu.report.submission import Submission, read_submission
 from vesu.report.summary import Summary, read_summary
@@ -55,6 +56,8 @@ class Run:
     """Slices of the validation volumes with their unmatched features."""
     student_paths: tuple[Path, ...]
     """Slices of the validation volumes with what teachers and student say."""
+    nonce_paths: tuple[Path, ...]
+    """Slices of the test volumes with their golden nonces."""
     ablation: tuple[Worth, ...]
     """What each teacher is worth; empty where no ablation was made."""
     guided: Guided | None
@@ -119,6 +122,7 @@ def load_run(folder: Path) -> Run:
         failure=_failure(folder / "failure.json"),
         marked_paths=tuple(sorted((folder / "validation").glob("*.npz"))),
         student_paths=tuple(sorted((folder / "student_views").glob("*.npz"))),
+        nonce_paths=tuple(sorted((folder / "segment").glob(f"*{NONCE_VIEWS}"))),
         ablation=read_ablation(folder / ABLATION),
         guided=read_guided(folder),
         dashboard=dashboard.read_dashboard(folder),

@@ -118,11 +118,11 @@ def marked_picture(view: Marked) -> RGB:
     image = image.repeat(scale, axis=0).repeat(scale, axis=1)
     radius = max(4, round(max(image.shape[:2]) / 80))
     for side, dimension, down, across in view.marks.tolist():
-        _stamp(image, (down * scale + scale // 2, across * scale + scale // 2), radius, MARKS[dimension], side == 1)
+        stamp(image, (down * scale + scale // 2, across * scale + scale // 2), radius, MARKS[dimension], side == 1)
     return image
 
 
-def _stamp(image: RGB, centre: tuple[int, int], radius: int, colour: tuple[int, int, int], is_ring: bool) -> None:
+def stamp(image: RGB, centre: tuple[int, int], radius: int, colour: tuple[int, int, int], is_ring: bool) -> None:
     """A disc or a ring with a black rim, as far as it lies within the picture."""
     reach = radius + 1
     rows, columns = (

@@ -45,6 +45,7 @@ AFTER_STUDENT = (
     "search.ranking",
     "student.fusion",
     "auto_tune.dust_min_size",
+    "nonces.",
 )
 """Settings that are first looked at when search and student are done."""
 
@@ -62,6 +63,7 @@ def config_fields(config: RunConfig, *, student: bool = False) -> dict[str, Any]
         **dict.fromkeys(LEARNED, student),
         "guided": bool(config.guided.reference),
         "auto_tune": config.auto_tune.use,
+        "nonces": config.nonces.use,
     }
     off = {name for name, wanted in asked.items() if not wanted}
     for name, value in config.to_json().items():

@@ -1,6 +1,7 @@
 """The run's event log: the ledger with a run id and a clock."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -58,8 +59,8 @@ class EventLog:
     Notes
     -----
     Requirements R34, R38, R51: nothing is sampled or thinned. :meth:`emit` hands its event to the system at once, so
-    that ``tail -f`` shows it and a killed process loses none. Iteration records, the bulk, ride along with the next
-    event or heartbeat, or with a buffer that is full or a second old.
+    that ``tail -f`` shows it and a killed process loses none. Iteration records and tables, the bulk, ride along with
+    the next event or heartbeat, or with a buffer that is full or a second old.
 
     Examples
     --------
@@ -134,6 +135,27 @@ class EventLog:
                 common={"run_id": self.run_id, "epoch": epoch},
                 ts_ns=self._clock.ts_ns(),
             )
+
+    def emit_table(self, name: str, columns: Mapping[str, ArrayLike], /, **common: Any) -> int:
+        """Append one event per row of a table of numbers; returns the first one's number.
+
+        Parameters
+        ----------
+        name : str
+            The events' name.
+        columns : mapping of str to array_like of numbers, shape (n_rows,)
+            A field each.
+        **common
+            Fields of every event; ``run_id`` is added.
+
+        Raises
+        ------
+        ArgumentError, FileError
+            See :meth:`vesu.ledger.LedgerWriter.append_table`.
+        """
+        with self.watch.measure("logging"):
+            fields = {"run_id": self.run_id, **common}
+            return self._ledger.append_table(name, columns, common=fields, ts_ns=self._clock.ts_ns())
 
     def flush(self) -> None:
         """Hand every accepted event to the system. Raises FileError, and may then be called again."""

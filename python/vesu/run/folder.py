@@ -43,6 +43,7 @@ OUTPUTS = (
     "failure.json",
     "results.zip",
     "v3_train_coverage_report.json",
+    "v3_golden_nonce_timeline.jsonl",
     "RUN_PROFILE_SUMMARY.json",
     "post_mortem.json",
     "tuning",

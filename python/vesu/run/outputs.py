@@ -21,6 +21,7 @@ __all__ = [
     "printable",
     "submission_entry",
     "write_guided_views",
+    "write_nonce_views",
     "write_student_views",
     "write_unmatched",
     "write_views",
@@ -166,6 +167,25 @@ def _thinned(places: NDArray[np.int64]) -> NDArray[np.int64]:
     """At most `MAX_MARKS` of each side and dimension, spread evenly over them."""
     kinds = [places[(places[:, 0] == side) & (places[:, 1] == dimension)] for side in (0, 1) for dimension in (0, 1, 2)]
     return np.concatenate([kind[:: max(1, -(-len(kind) // MAX_MARKS))] for kind in kinds])
+
+
+def write_nonce_views(path: Path, image: Any, best: NDArray[np.int64], found: int) -> None:
+    """``segment/ID_nonce_views.npz``: along each axis the slice near which most of the best golden nonces lie (R31).
+
+    For the axes z, y, x: ``z_index``, ``z_volume`` (the CT, (down, across)) and ``z_marks``, int32 of shape (n, 2):
+    down, across of those within ``reach`` slices; ``best``, how many are looked at, and ``found``, how many there are.
+    """
+    counts = {"reach": MARK_REACH, "best": len(best), "found": found}
+    views: dict[str, Any] = {name: np.int64(value) for name, value in counts.items()}
+    scaled = _as_uint8(image)
+    for axis, name in enumerate("zyx" if len(best) else ""):
+        index = _busiest(best[:, axis], scaled, axis)
+        near = best[np.abs(best[:, axis] - index) <= MARK_REACH]
+        views[f"{name}_index"] = np.int64(index)
+        views[f"{name}_volume"] = scaled.take(index, axis)
+        views[f"{name}_marks"] = np.delete(near, axis, axis=1).astype(np.int32)
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **views)
 
 
 class StepSlices:

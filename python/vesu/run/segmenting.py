@@ -14,7 +14,7 @@ from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
 from vesu.data.volumes import read_volume, write_volume
 from vesu.features import FeatureSpec
 from vesu.grid_search import ElasticNetLogisticGrid, interim_model_of
-from vesu.run import baseline, guiding, stages
+from vesu.run import baseline, guiding, nonces, stages
 from vesu.run.autotuning_dust import dust_tuner
 from vesu.run.distilled import Distilled
 from vesu.run.events import EventLog
@@ -271,6 +271,7 @@ def _kept(session: Session, tests: Sequence[TestVolume]) -> dict[str, MaskRecord
         if (
             known is not None
             and mask.exists()
+            and nonces.are_kept(session, test.volume_id)
             and (content_id(test.image), file_sha512(mask))
             == (
                 known.image,
@@ -292,6 +293,7 @@ def _segment_tests(
         make_mask(test)
         session.state.masks[test.volume_id] = MaskRecord(content_id(test.image), file_sha512(_mask_path(session, test)))
         session.save("full")
+    nonces.record(session, tests)
 
 
 def _mask_path(session: Session, test: TestVolume) -> Path:
@@ -350,6 +352,7 @@ def _write_volume(
 ) -> None:
     folder, name = session.folder, test.volume_id
     entry = diagnostics_entry(name, result)
+    nonces.keep(session, name, image, probability)
     with session.log.watch.measure("io"):
         write_json_atomic(folder / "segment" / f"{name}.json", entry)
         write_views(folder / "segment" / f"{name}_views.npz", image, probability, uncertainty, result)

@@ -19,6 +19,7 @@ from vesu.volume.components import (
     remove_dust_counted,
 )
 from vesu.volume.distance import distance_transform
+from vesu.volume.extreme import ExtremeVoxels, extreme_voxels, iter_extreme_voxels
 from vesu.volume.holes import fill_holes, fill_holes_counted
 from vesu.volume.morphology import closing, dilation, erosion, median, opening
 from vesu.volume.sheets import PatchReport, patch_sheets, patch_sheets_counted
@@ -37,6 +38,7 @@ __all__ = [
     "BettiNumbers",
     "ComponentStats",
     "ComponentTopology",
+    "ExtremeVoxels",
     "Mask",
     "PatchReport",
     "betti_numbers",
@@ -50,10 +52,12 @@ __all__ = [
     "distance_transform",
     "erosion",
     "euler_number",
+    "extreme_voxels",
     "fill_holes",
     "fill_holes_counted",
     "hysteresis",
     "hysteresis_counted",
+    "iter_extreme_voxels",
     "median",
     "opening",
     "patch_sheets",

@@ -9,7 +9,7 @@ from vesu.data.cache import content_id
 from vesu.data.discover import TestVolume
 from vesu.data.storage import make_folder, write_bytes_atomic
 from vesu.errors import FileError
-from vesu.run import segmenting
+from vesu.run import nonces, segmenting
 from vesu.run.model import STUDENT_FOLDER, SurfaceModel
 from vesu.run.parts.features import sources
 from vesu.run.parts.place import Place
@@ -46,6 +46,7 @@ def make(place: Place, tests: Sequence[TestVolume], model: str | Path | None) ->
             segmenting.segment_volume(place, test, surface)
         name = test.volume_id
         evidence = [place.folder / "segment" / f"{name}{end}" for end in (".json", "_views.npz", "_steps.npz")]
+        evidence += nonces.files_of(place, name)
         files = listed(place.folder, [place.folder / mask_name(name), *evidence])
         shape = json.loads(evidence[0].read_bytes())["shape"]
         place.keep(VolumeRecord(name, sources(test), files, {"shape": shape}))

@@ -1,7 +1,7 @@
 //! The records of one iteration of the search: one a candidate, nothing thinned.
 
-use super::canonical::{write_float, write_int};
 use super::fields::Fields;
+use super::table::{Source, one_record};
 use crate::error::{Error, Result};
 
 /// One iteration of a block of candidates: entry `i` of each slice belongs to candidate `candidate_first + i`.
@@ -13,14 +13,6 @@ pub struct IterationBlock<'a> {
     pub loss: &'a [f64],
     pub gradient_norm: &'a [f64],
     pub nonzero: &'a [i64],
-}
-
-/// Where a member of an iteration record takes its value from.
-#[derive(Clone, Copy)]
-enum Source<'a> {
-    Text(&'a [u8]),
-    Int(i64),
-    Float(f64),
 }
 
 impl IterationBlock<'_> {
@@ -49,23 +41,6 @@ impl IterationBlock<'_> {
         });
         records.collect()
     }
-}
-
-fn one_record(members: &mut [(&str, Source<'_>)]) -> Result<Fields> {
-    let mut nonfinite = Vec::new();
-    let fields = Fields::build(members, |key, source, out| {
-        match *source {
-            Source::Text(text) => out.extend_from_slice(text),
-            Source::Int(int) => write_int(int, out),
-            Source::Float(number) => {
-                if !write_float(number, out) {
-                    nonfinite.push(key.to_owned());
-                }
-            }
-        }
-        Ok::<_, Error>(())
-    })?;
-    Ok(Fields { nonfinite, ..fields })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::fields::Fields;
 use super::iterations::IterationBlock;
 use super::merkle::hex;
 use super::scan::{Durable, Tail, open_regular, scan_end};
+use super::table::{self, Column};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
@@ -113,6 +114,18 @@ impl Log {
         ts_ns: Option<u64>,
     ) -> Result<u64> {
         let records = block.records(common)?;
+        self.append_many(records.iter().map(|fields| (event, fields)), ts_ns)
+    }
+
+    /// Append one record per row of a table, all or none; returns the first one's number.
+    pub fn append_table(
+        &mut self,
+        event: &str,
+        columns: &[(String, Column<'_>)],
+        common: &[(String, Vec<u8>)],
+        ts_ns: Option<u64>,
+    ) -> Result<u64> {
+        let records = table::rows(columns, common)?;
         self.append_many(records.iter().map(|fields| (event, fields)), ts_ns)
     }
 

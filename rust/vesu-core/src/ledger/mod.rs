@@ -19,6 +19,7 @@ pub mod merkle;
 pub mod proof;
 pub mod prove;
 pub mod scan;
+pub mod table;
 
 pub use chain::Chain;
 pub use fields::Fields;
@@ -28,6 +29,7 @@ pub use merkle::{Hash, Tree, hex, unhex};
 pub use proof::{verify_consistency, verify_inclusion};
 pub use prove::{prove_consistency, prove_inclusion, tree_head};
 pub use scan::{Durable, Report, verify};
+pub use table::Column;
 
 /// Longest line that is written or read, in bytes: verification needs memory for one, and for a block of short ones.
 pub const MAX_RECORD_BYTES: usize = 4 << 20;

@@ -1,5 +1,5 @@
-//! Kernels on 3-D masks and probabilities: connected components, dust removal, hysteresis threshold, z-smoothing and
-//! the histograms behind threshold calibration.
+//! Kernels on 3-D masks and probabilities: connected components, dust removal, hysteresis threshold, z-smoothing,
+//! the histograms behind threshold calibration, and the voxels of greatest probability.
 //!
 //! Axes are (z, y, x), arrays C-contiguous. Labels and dust are exact; every kernel gives the same bits on any number
 //! of threads, because work is cut into slabs of a fixed number of slices and folded in order.
@@ -9,6 +9,7 @@ mod check;
 mod components;
 pub(crate) mod distance;
 mod dust;
+mod extreme;
 mod forest;
 mod histogram;
 mod holes;
@@ -33,6 +34,7 @@ pub use check::voxel_count;
 pub use components::{component_sizes, connected_components, connected_components_multilabel};
 pub use distance::{SPACING_RANGE, distance_transform};
 pub use dust::{Dust, DustRule, remove_dust};
+pub use extreme::{Extremes, extreme_voxels};
 pub use histogram::{CLASSES, MAX_BINS, probability_histogram};
 pub use holes::{Filled, fill_holes};
 pub use hysteresis::{Hysteresis, hysteresis};

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
-use vesu_core::ledger::{Chain, Durable, IterationBlock, Log, hex, unhex};
+use pyo3::types::{PyDict, PyList, PyString};
+use vesu_core::ledger::{Chain, Column, Durable, IterationBlock, Log, hex, unhex};
 use vesu_core::{Error, Result};
 
 use super::values::{common_fields, record_fields};
@@ -129,6 +129,22 @@ impl LedgerLog {
         self.detached(py, |state| state.log()?.append_iterations(name, block, &common, ts_ns))
     }
 
+    #[pyo3(signature = (name, columns, common, ts_ns = None))]
+    fn append_table(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        columns: &Bound<'_, PyDict>,
+        common: &Bound<'_, PyAny>,
+        ts_ns: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        let (name, common, ts_ns) = (event_name(name)?, common_fields(common)?, time(ts_ns)?);
+        let columns = columns.iter().map(|(key, values)| Ok((key.extract()?, Values::of(&values)?)));
+        let columns = columns.collect::<PyResult<Vec<(String, Values<'_>)>>>()?;
+        let borrowed: Vec<_> = columns.iter().map(|(key, values)| (key.clone(), values.column())).collect();
+        self.detached(py, |state| state.log()?.append_table(name, &borrowed, &common, ts_ns))
+    }
+
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         self.detached(py, |state| state.log()?.flush())
     }
@@ -182,6 +198,28 @@ impl LedgerLog {
     #[getter]
     fn torn_bytes(&self) -> u64 {
         self.torn_bytes
+    }
+}
+
+/// A column of a table: int64 or float64, one value a row.
+enum Values<'py> {
+    Int(args::Array<'py, i64>),
+    Float(args::Array<'py, f64>),
+}
+
+impl<'py> Values<'py> {
+    fn of(values: &Bound<'py, PyAny>) -> PyResult<Self> {
+        match args::array::<i64>("columns", values, 1) {
+            Ok(ints) => Ok(Self::Int(ints)),
+            Err(_) => args::array::<f64>("columns", values, 1).map(Self::Float),
+        }
+    }
+
+    fn column(&self) -> Column<'_> {
+        match self {
+            Self::Int(ints) => Column::Int(ints.as_slice()),
+            Self::Float(floats) => Column::Float(floats.as_slice()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod components;
 mod distance;
+mod extreme;
 mod filters;
 mod morphology;
 mod sheets;
@@ -41,6 +42,7 @@ fn connectivity_of(py: Python<'_>, connectivity: i64) -> PyResult<Connectivity> 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     components::register(m)?;
     distance::register(m)?;
+    extreme::register(m)?;
     filters::register(m)?;
     morphology::register(m)?;
     sheets::register(m)?;
