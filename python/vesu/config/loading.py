@@ -43,7 +43,8 @@ def load_config(
     path : path, optional
         TOML file with top-level keys and the tables ``[sampling]``, ``[features]``, ``[search]``, ``[segment]``,
         ``[teachers]``, ``[student]``, ``[guided]``, ``[auto_tune]``, ``[nonces]``, ``[time]``, ``[checkpoint]``,
-        ``[memory]``, ``[gates]``, ``[nx46]``, ``[nx47]``, and below ``[segment]`` the table ``[segment.calibration]`` and one for each step: ``[segment.dust]``.
+        ``[memory]``, ``[gates]``, ``[nx46]``, ``[nx47]``, and below ``[segment]`` the table ``[segment.calibration]``
+        and one for each step: ``[segment.dust]``.
     overrides : sequence of str
         ``"section.key=value"`` (or ``"seed=3"``, ``"segment.dust.min_voxels=1000"``); the value is read as TOML, a
         bare word as text.
