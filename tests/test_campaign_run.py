@@ -62,8 +62,9 @@ def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Co
 
 
 @pytest.fixture
-def copied(made: tuple[Path, Comparison], tmp_path: Path) -> Path:
-    """The campaign's folder, of the test's own."""
+def copied(made: tuple[Path, Comparison], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The campaign's folder, of the test's own; its page is not drawn anew."""
+    monkeypatch.setattr("vesu.campaign.runner._write_page", lambda *_: None)
     return Path(shutil.copytree(made[0], tmp_path / "out", symlinks=True))
 
 

@@ -295,6 +295,10 @@ def _compared(matrix: Matrix, out: Path, log: EventLog) -> Comparison:
 def _write(comparison: Comparison, out: Path) -> None:
     write_json_atomic(out / "comparison.json", comparison.to_json())
     write_bytes_atomic(out / "comparison.md", markdown(comparison).encode("utf-8", "replace"))
+    _write_page(comparison, out)
+
+
+def _write_page(comparison: Comparison, out: Path) -> None:
     page = out / "comparison.html"
     page.unlink(missing_ok=True)  # rather none than that of an earlier comparison
     try:
