@@ -51,11 +51,11 @@ def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Co
     with pytest.MonkeyPatch.context() as patch:
         real = process_of.run_to_its_end
 
-        def run(words: Any) -> Any:
+        def run(words: Any, stops: Any) -> Any:
             if "crashing" in str(words):
                 stray.parent.mkdir(parents=True, exist_ok=True)
                 stray.write_bytes(b"precious")
-            return real(words)
+            return real(words, stops)
 
         patch.setattr("vesu.campaign.runner.run_to_its_end", run)
         return out, run_campaign(matrix, data, out)
@@ -208,7 +208,7 @@ def test_a_run_that_was_cut_goes_on_from_its_checkpoint(data: Path, tmp_path: Pa
 def test_a_killed_run_is_told_as_such(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killer = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
-    def run(words: Any) -> process_of.Ended:
+    def run(words: Any, stops: Any) -> process_of.Ended:
         return process_of.Ended(subprocess.run([sys.executable, "-c", killer], check=False).returncode, "")
 
     monkeypatch.setattr("vesu.campaign.runner.run_to_its_end", run)
