@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ MATRIX: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "set", n_train=4, n_test=1, shape=(24, 24, 24), seed=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_reports() -> Iterator[None]:
+    """The runs draw no report, which is most of their time; the campaign's own page is drawn here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process_of, "PROGRAM", f"import sys; sys.modules['matplotlib'] = None; {process_of.PROGRAM}")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +264,7 @@ def test_the_command_line(
 
 
 def test_a_matrix_without_labels_to_score_on_is_refused(tmp_path: Path) -> None:
-    bare = write_dataset(tmp_path / "set", n_train=0, n_test=2, shape=(16, 16, 16), seed=3)
+    bare = tmp_path / "set"
+    (bare / "test_images").mkdir(parents=True)
     with pytest.raises(ArgumentError, match="data: got no labelled volume"):
         run_campaign(parse_matrix(MATRIX), bare, tmp_path / "out")
