@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "set", n_train=4, n_test=1, shape=(24, 24, 24), seed=3)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_reports() -> Iterator[None]:
+    """The runs draw no report, which is most of their time; the campaign's own page is drawn here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process_of, "PROGRAM", f"import sys; sys.modules['matplotlib'] = None; {process_of.PROGRAM}")
+        yield
+
+
 @pytest.fixture(scope="module")
 def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison]:
     """Three runs; one finds a file in its folder that no run wrote, and fails."""
@@ -51,19 +60,20 @@ def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Co
     with pytest.MonkeyPatch.context() as patch:
         real = process_of.run_to_its_end
 
-        def run(words: Any) -> Any:
+        def run(words: Any, stops: Any) -> Any:
             if "crashing" in str(words):
                 stray.parent.mkdir(parents=True, exist_ok=True)
                 stray.write_bytes(b"precious")
-            return real(words)
+            return real(words, stops)
 
         patch.setattr("vesu.campaign.runner.run_to_its_end", run)
         return out, run_campaign(matrix, data, out)
 
 
 @pytest.fixture
-def copied(made: tuple[Path, Comparison], tmp_path: Path) -> Path:
-    """The campaign's folder, of the test's own."""
+def copied(made: tuple[Path, Comparison], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The campaign's folder, of the test's own; its page is not drawn anew."""
+    monkeypatch.setattr("vesu.campaign.runner._write_page", lambda *_: None)
     return Path(shutil.copytree(made[0], tmp_path / "out", symlinks=True))
 
 
@@ -207,7 +217,7 @@ def test_a_run_that_was_cut_goes_on_from_its_checkpoint(data: Path, tmp_path: Pa
 def test_a_killed_run_is_told_as_such(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killer = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
-    def run(words: Any) -> process_of.Ended:
+    def run(words: Any, stops: Any) -> process_of.Ended:
         return process_of.Ended(subprocess.run([sys.executable, "-c", killer], check=False).returncode, "")
 
     monkeypatch.setattr("vesu.campaign.runner.run_to_its_end", run)
@@ -254,6 +264,7 @@ def test_the_command_line(
 
 
 def test_a_matrix_without_labels_to_score_on_is_refused(tmp_path: Path) -> None:
-    bare = write_dataset(tmp_path / "set", n_train=0, n_test=2, shape=(16, 16, 16), seed=3)
+    bare = tmp_path / "set"
+    (bare / "test_images").mkdir(parents=True)
     with pytest.raises(ArgumentError, match="data: got no labelled volume"):
         run_campaign(parse_matrix(MATRIX), bare, tmp_path / "out")

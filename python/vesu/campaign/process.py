@@ -14,12 +14,15 @@ from pathlib import Path
 
 from vesu.errors import FileError
 from vesu.run.folder import MARK, locked
-from vesu.run.interrupts import StopRequested
+from vesu.run.interrupts import StopRequested, Stops
 
 __all__ = ["Ended", "run_to_its_end", "wait_until_free"]
 
 STOP_S = 120.0
 """A run that is asked to stop saves its state; one that has not ended after so long is killed."""
+
+LOOK_S = 0.25
+"""Between two looks for a request to stop."""
 
 FREE_S = 60.0
 POLL_S = 0.5
@@ -51,10 +54,11 @@ class Ended:
         return f"exit code {self.code}" + (f": {self.last_words}" if self.last_words else "")
 
 
-def run_to_its_end(words: Sequence[str]) -> Ended:
+def run_to_its_end(words: Sequence[str], stops: Stops) -> Ended:
     """Run the command ``vesu`` with these words and wait for its end.
 
-    A request to stop is handed on, once; the run saves its state and ends, and the request goes on from here.
+    A request to stop is handed on, once; the run saves its state and ends, and the request goes on from here. It is
+    looked for, not raised anywhere: in the midst of a fork an exception would be lost, or the process.
 
     Raises
     ------
@@ -63,8 +67,21 @@ def run_to_its_end(words: Sequence[str]) -> Ended:
     StopRequested, KeyboardInterrupt
         After the run has ended too.
     """
+    with stops.deferred():
+        process = _started(words)
+        try:
+            errors = _errors_at_its_end(process, stops)
+        except BaseException as stop:
+            by_term = isinstance(stop, StopRequested) and stop.reason == "SIGTERM"
+            _stop(process, signal.SIGTERM if by_term else signal.SIGINT)
+            raise
+    lines = errors.decode("utf-8", "replace").strip().splitlines()
+    return Ended(process.returncode, lines[-1] if lines else "")
+
+
+def _started(words: Sequence[str]) -> "subprocess.Popen[bytes]":
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, json.dumps(sys.path), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -74,14 +91,14 @@ def run_to_its_end(words: Sequence[str]) -> Ended:
         )
     except OSError as error:
         raise FileError(error.errno, error.strerror or str(error), sys.executable) from error
-    try:
-        _, errors = process.communicate()
-    except BaseException as stop:
-        by_term = isinstance(stop, StopRequested) and stop.reason == "SIGTERM"
-        _stop(process, signal.SIGTERM if by_term else signal.SIGINT)
-        raise
-    lines = errors.decode("utf-8", "replace").strip().splitlines()
-    return Ended(process.returncode, lines[-1] if lines else "")
+
+
+def _errors_at_its_end(process: "subprocess.Popen[bytes]", stops: Stops) -> bytes:
+    while True:
+        try:
+            return process.communicate(timeout=LOOK_S)[1]
+        except subprocess.TimeoutExpired:
+            stops.poll_deferred()
 
 
 def wait_until_free(folder: Path) -> None:

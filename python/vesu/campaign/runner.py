@@ -19,7 +19,7 @@ from vesu.report import MissingExtraError
 from vesu.run.checkpoint import CHECKPOINTS, CheckpointStore
 from vesu.run.events import EventLog
 from vesu.run.folder import locked
-from vesu.run.interrupts import StopRequested, stop_on_signals
+from vesu.run.interrupts import StopRequested, Stops, stop_on_signals
 
 __all__ = ["compare_campaign", "run_campaign", "run_part"]
 
@@ -88,8 +88,8 @@ def run_campaign(
     room = Path(cache) if cache is not None else where / CACHE
     preflight_plan(plan, where, room).raise_if_blocked()
     keep_plan(plan, where)
-    with _log(where, "events.jsonl", MARK) as log:
-        _run_all(_Campaign(plan, where, room, log, announce or _silent), plan.runs)
+    with _log(where, "events.jsonl", MARK) as (log, stops):
+        _run_all(_Campaign(plan, where, room, log, stops, announce or _silent), plan.runs)
         return _compared(plan.matrix, where, log)
 
 
@@ -135,8 +135,8 @@ def run_part(
     runs, room = plan.part(num_parts, part_id), Path(cache) if cache is not None else where / CACHE
     preflight_plan(plan, where, room).raise_if_blocked()
     keep_plan(plan, where)
-    with _log(where, f"events-part-{part_id}.jsonl", f"{MARK}-part-{part_id}") as log:
-        campaign = _Campaign(plan, where, room, log, announce or _silent)
+    with _log(where, f"events-part-{part_id}.jsonl", f"{MARK}-part-{part_id}") as (log, stops):
+        campaign = _Campaign(plan, where, room, log, stops, announce or _silent)
         return _run_all(campaign, runs, num_parts=num_parts, part_id=part_id)
 
 
@@ -175,7 +175,7 @@ def compare_campaign(matrix: str | Path | Matrix, out: str | Path = "campaign") 
     """
     found, where = _matrix(matrix), Path(out)
     read_kept_plan(where)  # before a log is begun in a folder that is none
-    with _log(where, "events.jsonl", MARK) as log:
+    with _log(where, "events.jsonl", MARK) as (log, _):
         return _compared(found, where, log)
 
 
@@ -185,6 +185,7 @@ class _Campaign:
     out: Path
     cache: Path
     log: EventLog
+    stops: Stops
     announce: Announce
 
     def folder(self, run: PlannedRun) -> Path:
@@ -258,7 +259,7 @@ def _made(campaign: _Campaign, run: PlannedRun, before: RunRecord) -> RunRecord:
     words = ["run", out / DATA, "--out", folder, "--cache", campaign.cache, "--config", out / BASE, "--quiet", *how]
     for override in campaign.plan.overrides(run):
         words += ["--set", override]
-    ended = run_to_its_end([str(word) for word in words])
+    ended = run_to_its_end([str(word) for word in words], campaign.stops)
     found = examine(folder, key, run.decides, campaign.plan.holdout.ids)
     if found.finished:  # whatever the exit code: a verdict against the run has one of its own
         return found
@@ -295,6 +296,10 @@ def _compared(matrix: Matrix, out: Path, log: EventLog) -> Comparison:
 def _write(comparison: Comparison, out: Path) -> None:
     write_json_atomic(out / "comparison.json", comparison.to_json())
     write_bytes_atomic(out / "comparison.md", markdown(comparison).encode("utf-8", "replace"))
+    _write_page(comparison, out)
+
+
+def _write_page(comparison: Comparison, out: Path) -> None:
     page = out / "comparison.html"
     page.unlink(missing_ok=True)  # rather none than that of an earlier comparison
     try:
@@ -306,7 +311,7 @@ def _write(comparison: Comparison, out: Path) -> None:
 
 
 @contextmanager
-def _log(out: Path, name: str, mark: str) -> Iterator[EventLog]:
+def _log(out: Path, name: str, mark: str) -> Iterator[tuple[EventLog, Stops]]:
     """The campaign's own log, and the folder to itself; a request to stop is told and goes on.
 
     Raises
@@ -317,8 +322,8 @@ def _log(out: Path, name: str, mark: str) -> Iterator[EventLog]:
     try:
         with locked(out, mark), EventLog(out / name, run_id=out.name or "campaign") as log:
             try:
-                with stop_on_signals(emit=log.emit):
-                    yield log
+                with stop_on_signals(emit=log.emit) as stops:
+                    yield log, stops
             except StopRequested as stop:
                 log.emit("CAMPAIGN_STOPPED", reason=stop.reason)
                 if stop.reason == "SIGINT":
