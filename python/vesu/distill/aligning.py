@@ -85,7 +85,7 @@ def align_student(
     -----
     Requirement R24. AdamW from fresh moments, a linear warm-up and a half cosine as in every stage of the training, the
     loss of the training without its soft-label term, float32 throughout. On the CPU the same input gives the same bits
-    on any number of threads.
+    with the same number of threads.
 
     Examples
     --------
