@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts wheels wheels-twice docs ranks wheels-test clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill ablate parts wheels wheels-twice docs ranks wheels-test clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ real: $(VENV)/.built $(VENV)/.dev  ## The experiment on the research volumes (VE
 
 distill: $(VENV)/.built $(VENV)/.dev  ## Teachers and student on the research volumes; leaves build/distill/table.md; hours
 	$(BIN)/python benches/distill_real.py --out build/distill
+
+ablate: $(VENV)/.built $(VENV)/.dev  ## What feature groups, ladder steps and teachers are worth on generated scrolls; leaves build/ablate/*/ablation.html; minutes
+	$(BIN)/python benches/ablation.py --out build/ablate
 
 parts: $(VENV)/.built  ## One run made by 1, 2 and 4 processes: same final hashes, seconds of each phase; leaves build/parts/parts.json
 	$(BIN)/python benches/parts.py --out build/parts

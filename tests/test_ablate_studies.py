@@ -11,6 +11,7 @@ import pytest
 
 import vesu
 from student_case import STUDENT, without_report, write_teachers
+from vesu.ablation import ScoreFile
 from vesu.cli import main
 from vesu.data.phantom import write_dataset
 from vesu.data.storage import remove_tree_atomic
@@ -184,21 +185,32 @@ def test_a_cut_study_goes_on(features: AblationReport, scrolls: Path, tmp_path: 
     verify(again.folder / "events.jsonl")
 
 
-def test_scores_of_other_settings_are_refused(features: AblationReport, scrolls: Path) -> None:  # R37
-    how: dict[str, Any] = {"seeds": (0, 1), "judged": 2, "groups": TWO}
-    before = (features.folder / "scores.json").read_bytes()
-    for other in (
-        {"config": config("search.l1=[1e-4,3e-4,1e-3,3e-3,1e-2,3e-2]")},
-        {"config": config(), "groups": {"grey": TWO["shape"], "shape": TWO["grey"]}},
-        {"config": config(), "judged": features.facts["judged"][:1]},
-        {"config": config(), "measure": "objective"},
-    ):
-        with pytest.raises(ResumeIncompatible, match="field context"):
-            ablate_features(scrolls, features.folder, **{**how, **other})
-    assert count(features.folder, "ABLATION_STUDY_FAILED") == 4
-    assert (features.folder / "scores.json").read_bytes() == before
-    threads = config("n_threads=2")  # these change no bit, and so no context
-    assert ablate_features(scrolls, features.folder, config=threads, **how).table == features.table
+def test_scores_of_other_settings_are_refused(scrolls: Path, tmp_path: Path) -> None:  # R37
+    """The context names everything that a score depends on, and nothing else."""
+
+    def context(few: vesu.RunConfig, kind: str = "feature_group", judged: Any = 2, **other: Any) -> str:
+        measure = other.pop("measure", "score")
+        with opened(kind, scrolls, tmp_path / "out", few, measure, judged, depends_on=other) as study:
+            return study.context
+
+    here = context(config())
+    same = [config("n_threads=2"), config("cache_gib=1.0"), config("time.heartbeat_s=3.0"), config("student.steps=7")]
+    assert {context(other) for other in same} == {here}
+    others = [
+        context(config("search.l1=[1e-4,3e-4,1e-3,3e-3,1e-2,3e-2]")),
+        context(config("sampling.voxels_per_volume=301")),
+        context(config("segment.dust.min_voxels=31")),
+        context(config("seed=1")),
+        context(config(), kind="ladder_step"),
+        context(config(), judged=1),
+        context(config(), measure="objective"),
+        context(config(), groups="other"),
+    ]
+    assert len({here, *others}) == 1 + len(others)
+    ScoreFile(tmp_path / "out" / "scores.json", "feature_group", here).add(("grey", "shape"), 0, 0.5)
+    with pytest.raises(ResumeIncompatible, match="field context"):
+        ablate_features(scrolls, tmp_path / "out", config=config("sampling.voxels_per_volume=301"), groups=TWO)
+    assert count(tmp_path / "out", "ABLATION_STUDY_FAILED") == 1
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +250,8 @@ def test_a_step_that_is_left_out_is_not_taken(steps: AblationReport, scrolls: Pa
 
 def test_teachers_teach_students_of_the_data_set(scrolls: Path, tmp_path: Path) -> None:  # R10, R21, R22
     where = f"teachers.folder='{write_teachers(tmp_path / 'teachers')}'"
-    taught = config(*STUDENT, "student.steps=2", "student.validate_every=2", where)
+    quick = ["student.steps=2", "student.validate_every=2", "student.skeleton_weight=0.0"]
+    taught = config(*STUDENT, *quick, where)
     report = ablate_teachers(scrolls, tmp_path / "out", seeds=(0, 1), config=taught, judged=2, measure="objective")
     assert [row.name for row in report.table.rows] == ["teacher-0", "teacher-1"]
     students = events(report.folder, "ABLATION_STUDENT_START")
