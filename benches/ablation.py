@@ -55,11 +55,10 @@ def generated(out: Path, side: int, n_volumes: int) -> Path:
 
 
 def dressed(out: Path, side: int) -> tuple[Path, list[str]]:
-    """Six cubes of one real label to learn from, four opposite ones of the other to be judged on."""
+    """Six corners of one real label to learn from, the eight of the other to be judged on."""
     first, second = sorted((research_data() / "labels").glob("*.tif"))
     ours = cubes(first, STUDENTS_SCAN, out / "dressings", side)[:6]
-    theirs = cubes(second, HELD_OUT_SCAN, out / "dressings", side)
-    judged = [theirs[place] for place in (0, 3, 5, 6)]
+    judged = cubes(second, HELD_OUT_SCAN, out / "dressings", side)
     folder = out / "dressed"
     if not (folder / "train_labels").exists():
         write_layout(folder, [*ours, *judged], judged[:1])
