@@ -138,9 +138,12 @@ def test_the_objective_is_the_winners_on_judged_voxels(scrolls: Path, tmp_path: 
         searched = work.search(FAMILIES)
         found = searched.objectives()
         assert set(found) == {pair.volume_id for pair in study.judged}
+        ranked = replace(work.config.search, ranking="score", ensemble_size=2, ranking_pool=2)
+        work.config = replace(work.config, search=ranked)  # the ensemble by the masks' scores, as a run takes it (R45)
+        assert set(searched.model().prox.candidates) == set(searched.grid.leaderboard_["candidate"][:2].tolist())
         grid, channels = searched.grid, list(searched.data.channels)
         for pair in study.judged:
-            rows = work.rows(pair, FAMILIES)
+            rows = work.rows(pair)
             model = grid.model(order=[grid.best_index_], feature_names=searched.data.names)
             mean, _ = model.predict_proba(rows.x[:, channels], rows.g[:, channels])
             p, y = np.clip(mean.astype(np.float64), 1e-12, 1 - 1e-12), rows.y == 1
