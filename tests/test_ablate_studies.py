@@ -120,16 +120,18 @@ def test_the_full_score_is_that_of_a_run(
 
 
 def test_held_features_and_slabs_give_the_same_bits(scrolls: Path, tmp_path: Path) -> None:  # R09, R53
-    answers = []
-    for room in ("6.0", "0.0004"):
-        few = config(f"max_feature_gib={room}")
-        with opened("feature_group", scrolls, tmp_path / "out", few, "score", 2, depends_on={}) as study:
-            work = SeedWork(study, 0)
-            searched = work.search(["intensity", "hessian"])
-            answers.append(searched.answer(searched.model(), study.judged[0]))
-            assert bool(work.features) == (room == "6.0")
-    np.testing.assert_array_equal(answers[0].probability, answers[1].probability)
-    np.testing.assert_array_equal(answers[0].uncertainty, answers[1].uncertainty)
+    with opened("feature_group", scrolls, tmp_path / "out", config(), "score", 2, depends_on={}) as study:
+        work = SeedWork(study, 0)
+        searched = work.search(["intensity", "hessian"])
+        model = searched.model()
+        held = searched.answer(model, study.judged[0])
+        assert list(work.features) == [study.judged[0].volume_id]
+        work.features.clear()
+        work.config = replace(work.config, max_feature_gib=0.0004)
+        slabs = searched.answer(model, study.judged[0])
+        assert not work.features
+    np.testing.assert_array_equal(held.probability, slabs.probability)
+    np.testing.assert_array_equal(held.uncertainty, slabs.uncertainty)
 
 
 def test_the_objective_is_the_winners_on_judged_voxels(scrolls: Path, tmp_path: Path) -> None:  # R10, R13
@@ -168,24 +170,6 @@ def test_what_is_left_says_everything(features: AblationReport) -> None:  # R10,
     assert features.table.to_markdown() in markdown and "2 volumes that chose nothing" in markdown
     assert "2 seeds" in markdown and {row.verdict for row in features.table.rows} == {"neutral"}
     assert "What each feature group is worth" in (features.folder / "ablation.html").read_text()
-
-
-def test_a_cut_study_goes_on(features: AblationReport, scrolls: Path, tmp_path: Path) -> None:  # R10, R37
-    how: dict[str, Any] = {"seeds": (0, 1), "config": config(), "judged": 2, "groups": TWO}
-
-    def cut(done: int, total: int, fields: Any) -> None:
-        if done == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ablate_features(scrolls, tmp_path / "out", on_score=cut, **how)
-    assert not (tmp_path / "out" / "ablation.json").exists()
-    again = ablate_features(scrolls, tmp_path / "out", **how)
-    assert again.table == features.table
-    assert count(again.folder, "ABLATION_SEARCH_START") == 6
-    assert (count(again.folder, "ABLATION_STUDY_START"), count(again.folder, "ABLATION_STUDY_RESUMED")) == (1, 1)
-    assert [event["scores_to_come"] for event in events(again.folder, "FEATURE_GROUP_ABLATION_START")] == [6, 2]
-    verify(again.folder / "events.jsonl")
 
 
 def test_scores_of_other_settings_are_refused(scrolls: Path, tmp_path: Path) -> None:  # R37
@@ -229,6 +213,24 @@ def test_steps_share_one_search_a_seed(steps: AblationReport, scrolls: Path) -> 
     settings = config("segment.calibration.fit=false")
     again = ablate_steps(scrolls, steps.folder, seeds=(0, 1), config=settings, judged=2)
     assert again.table == steps.table and count(steps.folder, "ABLATION_SEARCH_START") == 2
+
+
+def test_a_cut_study_goes_on(steps: AblationReport, scrolls: Path, tmp_path: Path) -> None:  # R10, R37
+    how: dict[str, Any] = {"seeds": (0, 1), "config": config("segment.calibration.fit=false"), "judged": 2}
+
+    def cut(done: int, total: int, fields: Any) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ablate_steps(scrolls, tmp_path / "out", on_score=cut, **how)
+    assert not (tmp_path / "out" / "ablation.json").exists()
+    again = ablate_steps(scrolls, tmp_path / "out", **how)
+    assert again.table == steps.table
+    assert count(again.folder, "ABLATION_SEARCH_START") == 2
+    assert (count(again.folder, "ABLATION_STUDY_START"), count(again.folder, "ABLATION_STUDY_RESUMED")) == (1, 1)
+    assert [event["scores_to_come"] for event in events(again.folder, "LADDER_STEP_ABLATION_START")] == [6, 2]
+    verify(again.folder / "events.jsonl")
 
 
 def test_a_step_that_is_left_out_is_not_taken(steps: AblationReport, scrolls: Path) -> None:  # R10, R29
