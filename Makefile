@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts campaign rehearsal wheels wheels-twice docs ranks wheels-test guided autotune nonces clean
+.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts campaign rehearsal wheels wheels-twice docs ranks wheels-test guided autotune nonces ablate clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ rehearsal: $(VENV)/.built  ## 786 small pairs through the whole run, a few of th
 
 guided: $(VENV)/.built $(VENV)/.dev  ## The guided phase with a real competitor's mask (VESU_DATA): before and after, over seeds; leaves build/guided/guided.json; an hour
 	$(BIN)/python benches/guided_real.py --out build/guided
+
+ablate: $(VENV)/.built $(VENV)/.dev  ## What feature groups, ladder steps and teachers are worth on generated scrolls; leaves build/ablate/*/ablation.html; minutes
+	$(BIN)/python benches/ablation.py --out build/ablate
 
 parts: $(VENV)/.built  ## One run made by 1, 2 and 4 processes: same final hashes, seconds of each phase; leaves build/parts/parts.json
 	$(BIN)/python benches/parts.py --out build/parts

@@ -11,6 +11,7 @@ import pytest
 
 import vesu
 from student_case import STUDENT, without_report, write_teachers
+from vesu.ablation import ScoreFile
 from vesu.cli import main
 from vesu.data.phantom import write_dataset
 from vesu.data.storage import remove_tree_atomic
@@ -119,16 +120,18 @@ def test_the_full_score_is_that_of_a_run(
 
 
 def test_held_features_and_slabs_give_the_same_bits(scrolls: Path, tmp_path: Path) -> None:  # R09, R53
-    answers = []
-    for room in ("6.0", "0.0004"):
-        few = config(f"max_feature_gib={room}")
-        with opened("feature_group", scrolls, tmp_path / "out", few, "score", 2, depends_on={}) as study:
-            work = SeedWork(study, 0)
-            searched = work.search(["intensity", "hessian"])
-            answers.append(searched.answer(searched.model(), study.judged[0]))
-            assert bool(work.features) == (room == "6.0")
-    np.testing.assert_array_equal(answers[0].probability, answers[1].probability)
-    np.testing.assert_array_equal(answers[0].uncertainty, answers[1].uncertainty)
+    with opened("feature_group", scrolls, tmp_path / "out", config(), "score", 2, depends_on={}) as study:
+        work = SeedWork(study, 0)
+        searched = work.search(["intensity", "hessian"])
+        model = searched.model()
+        held = searched.answer(model, study.judged[0])
+        assert list(work.features) == [study.judged[0].volume_id]
+        work.features.clear()
+        work.config = replace(work.config, max_feature_gib=0.0004)
+        slabs = searched.answer(model, study.judged[0])
+        assert not work.features
+    np.testing.assert_array_equal(held.probability, slabs.probability)
+    np.testing.assert_array_equal(held.uncertainty, slabs.uncertainty)
 
 
 def test_the_objective_is_the_winners_on_judged_voxels(scrolls: Path, tmp_path: Path) -> None:  # R10, R13
@@ -137,9 +140,12 @@ def test_the_objective_is_the_winners_on_judged_voxels(scrolls: Path, tmp_path: 
         searched = work.search(FAMILIES)
         found = searched.objectives()
         assert set(found) == {pair.volume_id for pair in study.judged}
+        ranked = replace(work.config.search, ranking="score", ensemble_size=2, ranking_pool=2)
+        work.config = replace(work.config, search=ranked)  # the ensemble by the masks' scores, as a run takes it (R45)
+        assert set(searched.model().prox.candidates) == set(searched.grid.leaderboard_["candidate"][:2].tolist())
         grid, channels = searched.grid, list(searched.data.channels)
         for pair in study.judged:
-            rows = work.rows(pair, FAMILIES)
+            rows = work.rows(pair)
             model = grid.model(order=[grid.best_index_], feature_names=searched.data.names)
             mean, _ = model.predict_proba(rows.x[:, channels], rows.g[:, channels])
             p, y = np.clip(mean.astype(np.float64), 1e-12, 1 - 1e-12), rows.y == 1
@@ -166,39 +172,32 @@ def test_what_is_left_says_everything(features: AblationReport) -> None:  # R10,
     assert "What each feature group is worth" in (features.folder / "ablation.html").read_text()
 
 
-def test_a_cut_study_goes_on(features: AblationReport, scrolls: Path, tmp_path: Path) -> None:  # R10, R37
-    how: dict[str, Any] = {"seeds": (0, 1), "config": config(), "judged": 2, "groups": TWO}
+def test_scores_of_other_settings_are_refused(scrolls: Path, tmp_path: Path) -> None:  # R37
+    """The context names everything that a score depends on, and nothing else."""
 
-    def cut(done: int, total: int, fields: Any) -> None:
-        if done == 4:
-            raise KeyboardInterrupt
+    def context(few: vesu.RunConfig, kind: str = "feature_group", judged: Any = 2, **other: Any) -> str:
+        measure = other.pop("measure", "score")
+        with opened(kind, scrolls, tmp_path / "out", few, measure, judged, depends_on=other) as study:
+            return study.context
 
-    with pytest.raises(KeyboardInterrupt):
-        ablate_features(scrolls, tmp_path / "out", on_score=cut, **how)
-    assert not (tmp_path / "out" / "ablation.json").exists()
-    again = ablate_features(scrolls, tmp_path / "out", **how)
-    assert again.table == features.table
-    assert count(again.folder, "ABLATION_SEARCH_START") == 6
-    assert (count(again.folder, "ABLATION_STUDY_START"), count(again.folder, "ABLATION_STUDY_RESUMED")) == (1, 1)
-    assert [event["scores_to_come"] for event in events(again.folder, "FEATURE_GROUP_ABLATION_START")] == [6, 2]
-    verify(again.folder / "events.jsonl")
-
-
-def test_scores_of_other_settings_are_refused(features: AblationReport, scrolls: Path) -> None:  # R37
-    how: dict[str, Any] = {"seeds": (0, 1), "judged": 2, "groups": TWO}
-    before = (features.folder / "scores.json").read_bytes()
-    for other in (
-        {"config": config("search.l1=[1e-4,3e-4,1e-3,3e-3,1e-2,3e-2]")},
-        {"config": config(), "groups": {"grey": TWO["shape"], "shape": TWO["grey"]}},
-        {"config": config(), "judged": features.facts["judged"][:1]},
-        {"config": config(), "measure": "objective"},
-    ):
-        with pytest.raises(ResumeIncompatible, match="field context"):
-            ablate_features(scrolls, features.folder, **{**how, **other})
-    assert count(features.folder, "ABLATION_STUDY_FAILED") == 4
-    assert (features.folder / "scores.json").read_bytes() == before
-    threads = config("n_threads=2")  # these change no bit, and so no context
-    assert ablate_features(scrolls, features.folder, config=threads, **how).table == features.table
+    here = context(config())
+    same = [config("n_threads=2"), config("cache_gib=1.0"), config("time.heartbeat_s=3.0"), config("student.steps=7")]
+    assert {context(other) for other in same} == {here}
+    others = [
+        context(config("search.l1=[1e-4,3e-4,1e-3,3e-3,1e-2,3e-2]")),
+        context(config("sampling.voxels_per_volume=301")),
+        context(config("segment.dust.min_voxels=31")),
+        context(config("seed=1")),
+        context(config(), kind="ladder_step"),
+        context(config(), judged=1),
+        context(config(), measure="objective"),
+        context(config(), groups="other"),
+    ]
+    assert len({here, *others}) == 1 + len(others)
+    ScoreFile(tmp_path / "out" / "scores.json", "feature_group", here).add(("grey", "shape"), 0, 0.5)
+    with pytest.raises(ResumeIncompatible, match="field context"):
+        ablate_features(scrolls, tmp_path / "out", config=config("sampling.voxels_per_volume=301"), groups=TWO)
+    assert count(tmp_path / "out", "ABLATION_STUDY_FAILED") == 1
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +213,24 @@ def test_steps_share_one_search_a_seed(steps: AblationReport, scrolls: Path) -> 
     settings = config("segment.calibration.fit=false")
     again = ablate_steps(scrolls, steps.folder, seeds=(0, 1), config=settings, judged=2)
     assert again.table == steps.table and count(steps.folder, "ABLATION_SEARCH_START") == 2
+
+
+def test_a_cut_study_goes_on(steps: AblationReport, scrolls: Path, tmp_path: Path) -> None:  # R10, R37
+    how: dict[str, Any] = {"seeds": (0, 1), "config": config("segment.calibration.fit=false"), "judged": 2}
+
+    def cut(done: int, total: int, fields: Any) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ablate_steps(scrolls, tmp_path / "out", on_score=cut, **how)
+    assert not (tmp_path / "out" / "ablation.json").exists()
+    again = ablate_steps(scrolls, tmp_path / "out", **how)
+    assert again.table == steps.table
+    assert count(again.folder, "ABLATION_SEARCH_START") == 2
+    assert (count(again.folder, "ABLATION_STUDY_START"), count(again.folder, "ABLATION_STUDY_RESUMED")) == (1, 1)
+    assert [event["scores_to_come"] for event in events(again.folder, "LADDER_STEP_ABLATION_START")] == [6, 2]
+    verify(again.folder / "events.jsonl")
 
 
 def test_a_step_that_is_left_out_is_not_taken(steps: AblationReport, scrolls: Path) -> None:  # R10, R29
@@ -238,7 +255,8 @@ def test_a_step_that_is_left_out_is_not_taken(steps: AblationReport, scrolls: Pa
 
 def test_teachers_teach_students_of_the_data_set(scrolls: Path, tmp_path: Path) -> None:  # R10, R21, R22
     where = f"teachers.folder='{write_teachers(tmp_path / 'teachers')}'"
-    taught = config(*STUDENT, "student.steps=2", "student.validate_every=2", where)
+    quick = ["student.steps=2", "student.validate_every=2", "student.skeleton_weight=0.0"]
+    taught = config(*STUDENT, *quick, where)
     report = ablate_teachers(scrolls, tmp_path / "out", seeds=(0, 1), config=taught, judged=2, measure="objective")
     assert [row.name for row in report.table.rows] == ["teacher-0", "teacher-1"]
     students = events(report.folder, "ABLATION_STUDENT_START")

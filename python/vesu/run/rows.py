@@ -52,9 +52,9 @@ class RowTable:
         self._filled = 0
 
     @classmethod
-    def of(cls, parts: Sequence[Rows]) -> "RowTable":
-        """All columns of volumes whose rows are there already; at least one volume."""
-        table = cls(sum(len(rows.y) for rows in parts), range(parts[0].x.shape[1]))
+    def of(cls, parts: Sequence[Rows], channels: Sequence[int]) -> "RowTable":
+        """These columns of volumes whose rows are there already."""
+        table = cls(sum(len(rows.y) for rows in parts), channels)
         for rows in parts:
             table.append(rows)
         return table

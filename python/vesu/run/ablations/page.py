@@ -30,11 +30,12 @@ def page(table: AblationTable, facts: Mapping[str, Any], words: str) -> str:
     style = resources.files("vesu.report").joinpath("style.css").read_text(encoding="utf-8")
     n_pays, n_harms = len(table.kept), len(table.harmful)
     headline = f"{table.title}: {n_pays} of {len(table.rows)} pay" + (f", {n_harms} harm" if n_harms else "")
+    table_and_words = f'{_table(table.columns(), table.cells())}<p class="note under">{html.escape(words)}</p>'
+    legend = "Disc: the mean loss; line: its interval; rings: each seed. Right of the middle: it pays to have it."
     body = (
-        f'<section aria-label="Chart"><div class="card wide"><h3>What leaving it out costs</h3>{_chart(table)}'
-        '<p class="note under">Disc: the mean loss; line: its interval; rings: each seed. Right of the middle: it '
-        f"pays to have it.</p></div></section>{_section('Table', _table(table.columns(), table.cells()))}"
-        f'<p class="note">{html.escape(words)}</p>{_section("What was measured", _facts(facts))}'
+        _card("What leaving it out costs", f'{_chart(table)}<p class="note under">{legend}</p>')
+        + _card("In figures", table_and_words)
+        + _card("What was measured", _facts(facts))
     )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -48,8 +49,8 @@ def page(table: AblationTable, facts: Mapping[str, Any], words: str) -> str:
     )
 
 
-def _section(title: str, content: str) -> str:
-    return f'<section><div class="card wide next"><h3>{html.escape(title)}</h3>{content}</div></section>'
+def _card(title: str, content: str) -> str:
+    return f'<section class="card next"><h3>{html.escape(title)}</h3>{content}</section>'
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -87,7 +88,7 @@ def _chart(table: AblationTable) -> str:
     marks = "".join(_row(row, zero, scale, ROW * (place + 0.5)) for place, row in enumerate(table.rows))
     ticks = "".join(
         f'<text x="{zero + figure * scale:.1f}" y="{height - 8}" text-anchor="middle" font-size="12" '
-        f'fill="var(--soft)">{figure:+.4f}</text>'
+        f'fill="var(--soft)">{f"{figure:+.4f}" if figure else "0"}</text>'
         for figure in ((-reach, 0.0, reach) if reach else (0.0,))
     )
     return (

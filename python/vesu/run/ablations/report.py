@@ -84,5 +84,13 @@ def sentence(table: AblationTable, facts: Mapping[str, Any]) -> str:
         f"it pays (or harms) where the loss is above (below) {table.min_gain:g} with every seed, and so is the "
         "bootstrap interval of the mean; with fewer than three seeds everything is neutral. "
         + ("With one volume only the signs over the seeds are tested. " if judged == 1 else "")
+        + "".join(f"With seed {seed} leaving out changed no score at all. " for seed in _unmoved(table))
         + "Each row is a test of its own: a few of many are called by chance."
     )
+
+
+def _unmoved(table: AblationTable) -> list[int]:
+    """Seeds whose scores are all the same: their masks are likely all empty, and say nothing."""
+    return [
+        seed for place, seed in enumerate(table.full) if not any(any(row.gain.differences[place]) for row in table.rows)
+    ]

@@ -58,28 +58,26 @@ class SeedWork:
         wanted = {f"{family}_s" for family in families}
         return tuple(i for i, name in enumerate(self.spec.names) if name[: name.rindex("_s") + 2] in wanted)
 
-    def rows(self, pair: Pair, families: Sequence[str], epoch: int = 0, n_epochs: int = 1) -> stages.Rows:
-        """A draw of a volume, without the columns that are left out; all columns stand in the cache."""
-        columns, study = list(self.channels_of(families)), self.study
-        whole = stages.sampled_rows(
-            pair, study.ids[pair.volume_id], self.spec, self.config, study.cache, epoch=epoch, n_epochs=n_epochs
-        )
-        return stages.Rows(whole.x[:, columns], whole.g[:, columns], whole.y)
+    def rows(self, pair: Pair, epoch: int = 0, n_epochs: int = 1) -> stages.Rows:
+        """A draw of a volume with all its channels, from the cache where it is there."""
+        ids = self.study.ids[pair.volume_id]
+        return stages.sampled_rows(pair, ids, self.spec, self.config, self.study.cache, epoch=epoch, n_epochs=n_epochs)
 
     def training_set(self, families: Sequence[str]) -> stages.TrainingSet:
         """Samples with the channels that the selection keeps of these families; their numbers are among all (R08)."""
-        part = FeatureSpec(scales=self.spec.scales, families=tuple(families))
-        train = RowTable.of([self.rows(pair, families, 0, self.n_epochs) for pair in self.split.train])
-        validation = RowTable.of([self.rows(pair, families) for pair in self.split.validation])
-        found = stages.training_set(train, validation, part, self.config)
         numbers = self.channels_of(families)
+        found = stages.training_set(
+            RowTable.of([self.rows(pair, 0, self.n_epochs) for pair in self.split.train], numbers),
+            RowTable.of([self.rows(pair) for pair in self.split.validation], numbers),
+            FeatureSpec(scales=self.spec.scales, families=tuple(families)),
+            self.config,
+        )
         return dataclasses.replace(found, channels=tuple(numbers[channel] for channel in found.channels))
 
     def search(self, families: Sequence[str], left_out: Sequence[str] = ()) -> "Searched":
         """Every candidate of the whole grid to its last iteration, with every iteration in the log (R50, R51)."""
-        study, families = self.study, tuple(family for family in FAMILIES if family in set(families))
-        log = study.log
-        data = self.training_set(families)
+        study, log = self.study, self.study.log
+        data = self.training_set([family for family in FAMILIES if family in families])
         log.emit(
             "ABLATION_SEARCH_START",
             left_out=list(left_out),
@@ -91,13 +89,12 @@ class SeedWork:
             candidates=candidates_by_epoch(self.config.search),
             max_iter=self.config.search.max_iter,
         )
-        local = {number: place for place, number in enumerate(self.channels_of(families))}
 
         def draw(epoch: int) -> Any:
             if epoch == 0:
                 return data.train
-            parts = [self.rows(pair, families, epoch, self.n_epochs) for pair in self.split.train]
-            return stages.epoch_rows(parts, data.train.n_samples, tuple(local[channel] for channel in data.channels))
+            parts = [self.rows(pair, epoch, self.n_epochs) for pair in self.split.train]
+            return stages.epoch_rows(parts, data.train.n_samples, data.channels)
 
         def on_iteration(record: IterationRecord) -> None:
             with study.stops.deferred():
@@ -107,7 +104,7 @@ class SeedWork:
         grid = stages.fit_grid(data, self.config, device, draw, on_iteration, study.tell)
         best = dict(zip(grid.leaderboard_.dtype.names or (), grid.leaderboard_[0].tolist(), strict=True))
         log.emit("ABLATION_SEARCH_DONE", left_out=list(left_out), seed=self.seed, best=finite(best))
-        return Searched(self, families, data, grid)
+        return Searched(self, data, grid)
 
     def held(self, pair: Pair) -> NDArray[np.float32] | None:
         """All channels of a volume, if there is room to hold them."""
@@ -127,7 +124,6 @@ class Searched:
     """A finished search; its channels are numbered among those of all families."""
 
     work: SeedWork
-    families: tuple[str, ...]
     data: stages.TrainingSet
     grid: ElasticNetLogisticGrid
 
@@ -161,10 +157,8 @@ class Searched:
         The winner was chosen on the validation volumes; on the judged ones only its own best threshold is looked for.
         """
         work, found = self.work, {}
-        numbers = {number: place for place, number in enumerate(work.channels_of(self.families))}
-        kept = tuple(numbers[channel] for channel in self.data.channels)
         for pair in work.study.judged:
-            samples = stages.keep(work.rows(pair, self.families), kept)
+            samples = stages.keep(work.rows(pair), self.data.channels)
             table = self.grid.search_.rank(samples, SelectionWeights())
             row = table[table["candidate"] == self.grid.best_index_][0]
             found[pair.volume_id] = -float(row["objective"])
