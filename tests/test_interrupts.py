@@ -293,3 +293,38 @@ def test_behind_a_rearmed_body_nothing_is_raised() -> None:  # R33
             pass
         signal.raise_signal(signal.SIGTERM)
     assert stops.requests == ["SIGTERM"] * 3
+
+
+# R33
+def test_what_comes_while_a_session_is_opened_waits_for_whoever_can_answer() -> None:
+    seen: list[str] = []
+    with stop_on_signals(emit=lambda name, **fields: seen.append(fields["answer"]), held=True) as stops:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(StopRequested) as caught, stops.taken_over():
+            stops.poll()  # still nothing
+            seen.append("taken over")
+        with suppress(StopRequested):
+            signal.raise_signal(signal.SIGTERM)  # the state is being saved
+    assert caught.value.reason == "SIGTERM" and seen == ["deferred", "taken over", "noted"]
+
+
+# R33
+def test_a_run_stopped_while_it_is_opened_ends_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import vesu
+    from vesu.data.phantom import write_dataset
+    from vesu.run import evidence, history
+
+    data = write_dataset(tmp_path / "data", n_train=2, n_test=1, shape=(16, 16, 16))
+    git_sha = evidence.git_sha
+
+    def interrupted() -> str | None:
+        signal.raise_signal(signal.SIGTERM)
+        return git_sha()
+
+    monkeypatch.setattr(evidence, "git_sha", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        vesu.run(data, tmp_path / "run", display="none")
+    assert ended.value.code == 143
+    found = history.read_history(tmp_path / "run" / "events.jsonl")
+    assert found.status == "stopped" and "RUN_STOPPING" in found.counts
+    assert any((tmp_path / "run" / "checkpoints").glob("ckpt-*"))  # something to go on from

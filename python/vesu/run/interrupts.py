@@ -48,7 +48,7 @@ class _Deadline(Protocol):
 class Stops:
     """The requests to stop that came, as :func:`stop_on_signals` hands it out."""
 
-    def __init__(self, governor: _Deadline | None, emit: Callable[..., object] | None) -> None:
+    def __init__(self, governor: _Deadline | None, emit: Callable[..., object] | None, *, held: bool = False) -> None:
         self.requests: list[Reason] = []
         """Every request in its order, those that were only noted too."""
         self.reason: Reason | None = None
@@ -60,7 +60,7 @@ class Stops:
         self._pending: Reason | None = None
         self._noted: Reason | None = None
         self._deadline_sent = False
-        self._deferring = 0
+        self._deferring = int(held)
         self._closed = threading.Event()
 
     # -- for the run -----------------------------------------------------------------------------------------------
@@ -75,6 +75,15 @@ class Stops:
             yield
             return
         self._deferring += 1
+        try:
+            yield
+        finally:
+            self._deferring -= 1
+        self._raise_pending()
+
+    @contextmanager
+    def taken_over(self) -> Iterator[None]:
+        """As :meth:`deferred`, and the end of what :func:`stop_on_signals` held back: whoever is here can answer it."""
         try:
             yield
         finally:
@@ -163,7 +172,9 @@ class Stops:
 
 
 @contextmanager
-def stop_on_signals(governor: _Deadline | None = None, *, emit: Callable[..., object] | None = None) -> Iterator[Stops]:
+def stop_on_signals(
+    governor: _Deadline | None = None, *, emit: Callable[..., object] | None = None, held: bool = False
+) -> Iterator[Stops]:
     """Inside, SIGTERM, SIGINT and the governor's deadline raise :class:`StopRequested` in the main thread, once.
 
     What saves the state belongs inside too: a second request is then noted, not raised. Outside the main thread no
@@ -176,6 +187,8 @@ def stop_on_signals(governor: _Deadline | None = None, *, emit: Callable[..., ob
         Whose deadline counts; without one there is none.
     emit : callable, optional
         Gets the events ``STOP_REQUESTED`` (reason; answer: raised, deferred or noted) and ``STOP_POLLED_ONLY``.
+    held : bool
+        Raise nothing until :meth:`Stops.taken_over`: while a session is being opened nobody could answer.
 
     Yields
     ------
@@ -200,7 +213,7 @@ def stop_on_signals(governor: _Deadline | None = None, *, emit: Callable[..., ob
     >>> saved, stops.requests
     ('state saved on SIGTERM', ['SIGTERM'])
     """
-    stops = Stops(governor, emit)
+    stops = Stops(governor, emit, held=held)
     if stops.polled_only:
         if emit is not None:
             emit("STOP_POLLED_ONLY", thread=threading.current_thread().name)

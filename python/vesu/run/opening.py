@@ -28,6 +28,8 @@ def opened(
 ) -> Iterator[Session]:
     """A session of the run in ``out``: a new run, or with ``resume`` the one that a checkpoint holds (R37).
 
+    Requests to stop are held back until ``session.stops.taken_over()``.
+
     Raises
     ------
     DataError, FileError
@@ -68,7 +70,7 @@ def opened(
             )
             if found is not None:
                 found = store.load(found.path)  # its tree head is the next one's predecessor
-            with stop_on_signals(governor, emit=log.emit) as stops:
+            with stop_on_signals(governor, emit=log.emit, held=True) as stops:
                 yield Session(folder, config, log, clock, lasted, governor, stops, store, state, found, retrain_changed)
 
 

@@ -98,7 +98,7 @@ def execute(
             session.ranks, ranks.guard = ranks, session.stops.deferred
         session.announce = (lambda text: None) if display == "none" else print
         try:
-            with session.stops.deferred():  # a session that begins after its deadline is ended like any other
+            with session.stops.taken_over():  # a session that begins after its deadline is ended like any other
                 this = _Run(
                     session, inventory, spec, cache or session.folder / "cache", display, previous, phase, merged
                 )
