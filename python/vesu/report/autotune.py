@@ -97,8 +97,9 @@ def _objective_chart(tuning: Tuning) -> str:
     values = [each for each in tuning.objectives if each is not None]
     with drawing(180) as (figure, axes):
         axes.plot(at, values, color=ACCENT, linewidth=1.4)
+        between = [each for each in tuning.decisions if each.stage != "calibration" and each.epoch in at]
         for action, mark in MARKS.items():
-            on = [each.epoch for each in tuning.decisions if each.action == action and each.epoch in at]
+            on = [each.epoch for each in between if each.action == action]
             if on:
                 heights = [values[at.index(epoch)] for epoch in on]
                 axes.plot(on, heights, mark, color=SECOND, markersize=7, label=action, linestyle="none")
