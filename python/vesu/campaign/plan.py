@@ -75,7 +75,7 @@ class CampaignPlan:
 
     def overrides(self, run: PlannedRun) -> list[str]:
         """What ``vesu run --set`` is given beside the file of :func:`keep_plan`."""
-        return [*self.settings, *_lines(run.variant.settings), f"seed={run.seed}"]
+        return _overrides(self.settings, run.variant, run.seed)
 
 
 def plan_campaign(matrix: Matrix, data: str | Path | None = None, *, settings: Sequence[str] = ()) -> CampaignPlan:
@@ -194,13 +194,18 @@ def _planned(matrix: Matrix, settings: Sequence[str]) -> tuple[PlannedRun, ...]:
         runs = []
         for seed in matrix.seeds:
             for variant in matrix.variants:
-                overrides = [*settings, *_lines(variant.settings), f"seed={seed}"]
                 try:
-                    config = load_config(base, overrides=overrides)
+                    config = load_config(base, overrides=_overrides(settings, variant, seed))
                 except ArgumentError as error:
                     raise ArgumentError(f"run {variant.id!r}: {error}".replace(str(base), "config")) from None
                 runs.append(PlannedRun(variant, seed, config))
     return tuple(runs)
+
+
+def _overrides(settings: Sequence[str], variant: Variant, seed: int) -> list[str]:
+    """A run's settings; the tag says whose it is, and no variant's score is a mark that another must not miss."""
+    own = _lines({"gates.best_recorded": "none", "tag": variant.id, **variant.settings, "seed": seed})
+    return [*own[:2], *settings, *own[2:]]
 
 
 def _lines(settings: Mapping[str, Any]) -> list[str]:

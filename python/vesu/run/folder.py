@@ -44,6 +44,7 @@ OUTPUTS = (
     "results.zip",
     "v3_train_coverage_report.json",
     "v3_golden_nonce_timeline.jsonl",
+    "v3_autotune_trace.json",
     "RUN_PROFILE_SUMMARY.json",
     "post_mortem.json",
     "tuning",
