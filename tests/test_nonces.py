@@ -141,9 +141,9 @@ def test_a_table_is_an_event_a_row(tmp_path: Path) -> None:  # R31 R51
     ("columns", "message"),
     [
         ({"z": [1, 2], "y": [1]}, r"lengths \[2, 1\]"),
-        ({"z": ["a"]}, "columns: got dtype"),
-        ({"z": [[1]]}, "columns: got shape"),
-        ({"z": []}, "columns: got shape"),
+        ({"z": ["a"]}, "columns: got <U1 of shape"),
+        ({"z": [[1]]}, r"columns: got int64 of shape \(1, 1\) for 'z'"),
+        ({"z": []}, r"columns: got float64 of shape \(0,\) for 'z'"),
         ({"seq": [1]}, 'the field "seq"'),
         ({"volume_id": [1]}, 'the field "volume_id" twice'),
     ],

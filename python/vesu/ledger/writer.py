@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vesu import _core
+from vesu.errors import ArgumentError
 from vesu.ledger.heads import DEFAULT_ORIGIN, TreeHead, check_origin
 from vesu.ledger.reader import as_path, root_at
 
@@ -184,7 +185,7 @@ class LedgerWriter:
         ArgumentError
             Columns of unequal length, without a row, or of a wrong type; else as :meth:`append`.
         """
-        numbers = {key: _numbers(values) for key, values in columns.items()}
+        numbers = {key: _numbers(key, values) for key, values in columns.items()}
         return self._log.append_table(name, numbers, dict(common or {}), ts_ns)
 
     def flush(self) -> None:
@@ -291,8 +292,11 @@ class LedgerWriter:
         self.close()
 
 
-def _numbers(values: ArrayLike) -> NDArray[Any]:
-    """As the log holds numbers; what is none is left as it is, for the core to refuse."""
+def _numbers(name: str, values: ArrayLike) -> NDArray[Any]:
+    """A column as the log holds numbers."""
     array = np.asarray(values)
     wide = {"i": np.int64, "u": np.int64, "f": np.float64}.get(array.dtype.kind)
-    return array if wide is None else array.astype(wide)
+    if wide is None or array.ndim != 1 or array.size == 0:
+        got = f"{array.dtype} of shape {array.shape} for {name!r}"
+        raise ArgumentError(f"columns: got {got}; accepted: one whole number or float a row, a row at least")
+    return array.astype(wide)
