@@ -143,7 +143,9 @@ def compare_searches(arguments: argparse.Namespace) -> dict[str, Any]:
         return Samples(x, y, g)
 
     fitting, judging = range(n // 2), range(n // 2, n)
-    settings = EpochSettings(epochs=0, patience=2, min_delta=0.002, max_epochs=arguments.epochs)
+    settings = EpochSettings(
+        epochs=0, patience=3, min_delta=arguments.min_delta, max_epochs=arguments.epochs, stagnation_epochs=1
+    )
     found: dict[str, dict[int, dict[str, float]]] = {"plain": {}, "tuned": {}}
     changes: dict[int, list[str]] = {}
     for seed in range(arguments.search_seeds):
@@ -186,8 +188,9 @@ def settings_of(arguments: argparse.Namespace, seed: int, *, tuned: bool) -> ves
         "sampling.validation_fraction=0.5",
         "segment.dust.min_voxels=100",
         "search.supervised_epochs=0",
-        "search.patience=2",
-        "search.min_delta=0.002",
+        "search.patience=3",
+        "search.stagnation_epochs=1",
+        f"search.min_delta={arguments.min_delta}",
         f"search.max_epochs={arguments.epochs}",
         f"auto_tune.use={str(tuned).lower()}",
     ]
@@ -314,6 +317,9 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=4, help="further volumes, which score")
     parser.add_argument("--voxels", type=int, default=2000, help="voxels a volume and epoch")
     parser.add_argument("--epochs", type=int, default=8, help="at most")
+    parser.add_argument(
+        "--min-delta", type=float, default=0.02, help="a counted improvement: large, so that much happens"
+    )
     parser.add_argument("--shown-only", action="store_true", help="the four searches alone: seconds")
     arguments = parser.parse_args()
     make_folder(arguments.out)
