@@ -218,13 +218,14 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         for kind, row in rows.items():
             folder = out / "runs" / f"{kind}-{seed}"
             scores = folder / "held_out.json"
-            if not scores.exists():
-                config = settings_of(arguments, seed, tuned=kind == "tuned")
+            config = settings_of(arguments, seed, tuned=kind == "tuned")
+            told = json.loads(json.dumps([config.to_json(), arguments.size, arguments.train, arguments.held_out]))
+            if not scores.exists() or json.loads(scores.read_text())["of"] != told:
                 result = vesu.run(data, folder, config=config, display="none", cache=out / "cache", restart=True)
-                row[seed] = {"figures": measure(folder, volumes), "seconds": result.summary["elapsed_s"]}
+                row[seed] = {"of": told, "figures": measure(folder, volumes), "seconds": result.summary["elapsed_s"]}
                 row[seed] |= {key: result.summary["search"][key] for key in ("epochs", "meta_neurons")}
                 write_json_atomic(scores, row[seed])
-                print(kind, seed, row[seed], flush=True)
+                print(kind, seed, row[seed]["figures"], flush=True)
             row[seed] = json.loads(scores.read_text())
     gains = {figure: gain_of(rows, figure) for figure in FIGURES}
     changes = {seed: changes_of(out / "runs" / f"tuned-{seed}" / TRACE) for seed in range(arguments.seeds)}
@@ -311,7 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/autotune"))
     parser.add_argument("--seeds", type=int, default=MIN_SEEDS, help="whole runs of each kind; 0 leaves them out")
-    parser.add_argument("--search-seeds", type=int, default=5, help="searches of each kind")
+    parser.add_argument("--search-seeds", type=int, default=5, help="searches of each kind; 0 leaves them out")
     parser.add_argument("--size", type=int, default=48, help="voxels along each axis")
     parser.add_argument("--train", type=int, default=8, help="labelled volumes, half of them for validation")
     parser.add_argument("--held-out", type=int, default=4, help="further volumes, which score")
@@ -324,7 +325,7 @@ def main() -> None:
     arguments = parser.parse_args()
     make_folder(arguments.out)
     shown = [show(case) for case in SHOWN]
-    searches = None if arguments.shown_only else compare_searches(arguments)
+    searches = None if arguments.shown_only or not arguments.search_seeds else compare_searches(arguments)
     compared = None if arguments.shown_only or not arguments.seeds else compare(arguments)
     found = {"shown": shown, "searches": searches, "compared": compared}
     write_json_atomic(arguments.out / "autotune.json", found)
