@@ -143,7 +143,9 @@ def compare_searches(arguments: argparse.Namespace) -> dict[str, Any]:
         return Samples(x, y, g)
 
     fitting, judging = range(n // 2), range(n // 2, n)
-    settings = EpochSettings(epochs=0, patience=2, min_delta=0.002, max_epochs=arguments.epochs)
+    settings = EpochSettings(
+        epochs=0, patience=3, min_delta=arguments.min_delta, max_epochs=arguments.epochs, stagnation_epochs=1
+    )
     found: dict[str, dict[int, dict[str, float]]] = {"plain": {}, "tuned": {}}
     changes: dict[int, list[str]] = {}
     for seed in range(arguments.search_seeds):
@@ -186,8 +188,9 @@ def settings_of(arguments: argparse.Namespace, seed: int, *, tuned: bool) -> ves
         "sampling.validation_fraction=0.5",
         "segment.dust.min_voxels=100",
         "search.supervised_epochs=0",
-        "search.patience=2",
-        "search.min_delta=0.002",
+        "search.patience=3",
+        "search.stagnation_epochs=1",
+        f"search.min_delta={arguments.min_delta}",
         f"search.max_epochs={arguments.epochs}",
         f"auto_tune.use={str(tuned).lower()}",
     ]
@@ -215,13 +218,14 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         for kind, row in rows.items():
             folder = out / "runs" / f"{kind}-{seed}"
             scores = folder / "held_out.json"
-            if not scores.exists():
-                config = settings_of(arguments, seed, tuned=kind == "tuned")
+            config = settings_of(arguments, seed, tuned=kind == "tuned")
+            told = json.loads(json.dumps([config.to_json(), arguments.size, arguments.train, arguments.held_out]))
+            if not scores.exists() or json.loads(scores.read_text())["of"] != told:
                 result = vesu.run(data, folder, config=config, display="none", cache=out / "cache", restart=True)
-                row[seed] = {"figures": measure(folder, volumes), "seconds": result.summary["elapsed_s"]}
+                row[seed] = {"of": told, "figures": measure(folder, volumes), "seconds": result.summary["elapsed_s"]}
                 row[seed] |= {key: result.summary["search"][key] for key in ("epochs", "meta_neurons")}
                 write_json_atomic(scores, row[seed])
-                print(kind, seed, row[seed], flush=True)
+                print(kind, seed, row[seed]["figures"], flush=True)
             row[seed] = json.loads(scores.read_text())
     gains = {figure: gain_of(rows, figure) for figure in FIGURES}
     changes = {seed: changes_of(out / "runs" / f"tuned-{seed}" / TRACE) for seed in range(arguments.seeds)}
@@ -308,17 +312,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/autotune"))
     parser.add_argument("--seeds", type=int, default=MIN_SEEDS, help="whole runs of each kind; 0 leaves them out")
-    parser.add_argument("--search-seeds", type=int, default=5, help="searches of each kind")
+    parser.add_argument("--search-seeds", type=int, default=5, help="searches of each kind; 0 leaves them out")
     parser.add_argument("--size", type=int, default=48, help="voxels along each axis")
     parser.add_argument("--train", type=int, default=8, help="labelled volumes, half of them for validation")
     parser.add_argument("--held-out", type=int, default=4, help="further volumes, which score")
     parser.add_argument("--voxels", type=int, default=2000, help="voxels a volume and epoch")
     parser.add_argument("--epochs", type=int, default=8, help="at most")
+    parser.add_argument(
+        "--min-delta", type=float, default=0.02, help="a counted improvement: large, so that much happens"
+    )
     parser.add_argument("--shown-only", action="store_true", help="the four searches alone: seconds")
     arguments = parser.parse_args()
     make_folder(arguments.out)
     shown = [show(case) for case in SHOWN]
-    searches = None if arguments.shown_only else compare_searches(arguments)
+    searches = None if arguments.shown_only or not arguments.search_seeds else compare_searches(arguments)
     compared = None if arguments.shown_only or not arguments.seeds else compare(arguments)
     found = {"shown": shown, "searches": searches, "compared": compared}
     write_json_atomic(arguments.out / "autotune.json", found)
