@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vesu.calibration import ThresholdCalibrator
-from vesu.guided.measures import agreement
+from vesu.guided.measures import Agreement, agreement
+from vesu.guided.reference import density_of
 from vesu.segmentation import SegmentConfig, ThresholdRule, segment
 from vesu.segmentation.threshold import Mode
 
@@ -51,8 +52,9 @@ def align_rule(
 
     Notes
     -----
-    Requirement R24. The rule is fitted by the Dice of its thresholds; which of the two rules is taken decides the Dice
-    of the masks that the whole ladder makes with them.
+    Requirement R24. Tried are the best rule of each mode by the Dice of its thresholds, and the quantile that is as
+    dense as the reference; which of them is taken decides the Dice of the masks that the whole ladder makes with them,
+    among those whose density is no further from the reference's than with the ladder's own rule.
 
     Examples
     --------
@@ -69,11 +71,18 @@ def align_rule(
     calibrator = ThresholdCalibrator(
         ladder, modes=tuple(modes), low_factors=tuple(low_factors), metric="f1", n_threads=n_threads
     )
-    fitted = calibrator.fit([probability], [reference], spread).rule_
+    tried = [score.rule for score in calibrator.fit([probability], [reference], spread).scores_]
+    # As dense as the reference: where the model is weak, the best Dice is that of a mask far too dense.
+    tried.append(ThresholdRule("quantile", 1.0 - density_of(reference), 1.0))
 
-    def dice(rule: ThresholdRule) -> float:
+    def measured(rule: ThresholdRule) -> Agreement:
         mask = segment(probability, ladder.with_rule(rule), uncertainty=uncertainty, n_threads=n_threads).mask
-        return agreement(mask, reference).dice
+        return agreement(mask, reference)
 
-    own = ladder.threshold.rule
-    return fitted if dice(fitted) > dice(own) else own
+    best, own = ladder.threshold.rule, measured(ladder.threshold.rule)
+    dice = own.dice
+    for rule in tried:
+        found = measured(rule)
+        if found.dice > dice and found.density_gap <= own.density_gap:
+            best, dice = rule, found.dice
+    return best
