@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-check bench-store exhaustive faults format real distill parts campaign rehearsal wheels wheels-twice docs ranks wheels-test guided autotune nonces ablate clean
+.PHONY: help demo v3 test lint bench bench-check bench-store exhaustive faults format real distill parts campaign rehearsal wheels wheels-twice docs ranks wheels-test guided autotune nonces ablate clean
 
 help:  ## Show these recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,9 @@ ablate: $(VENV)/.built $(VENV)/.dev  ## What feature groups, ladder steps and te
 
 parts: $(VENV)/.built  ## One run made by 1, 2 and 4 processes: same final hashes, seconds of each phase; leaves build/parts/parts.json
 	$(BIN)/python benches/parts.py --out build/parts
+
+v3: $(VENV)/.built $(VENV)/.dev  ## One run on generated volumes with every V3 phase on; leaves build/v3/run with all its files, and says GO or NO-GO; minutes
+	$(BIN)/python examples/v3/on_phantoms.py --out build/v3
 
 campaign: $(VENV)/.built $(VENV)/.dev  ## The example campaigns on generated volumes: NX46 in ten variants, P1 to P3; leaves build/campaign/*/comparison.html; minutes
 	$(BIN)/python examples/campaigns/on_phantoms.py --out build/campaign
