@@ -61,6 +61,7 @@ def result(summary: dict[str, Any], report: Path | None = None) -> RunResult:
         "elapsed_s": 12.34,
         "status": "finished",
         "ledger": {"entries": 16540, "root": "ef" * 32},
+        "go_no_go": {"summary": ["GO: all gates passed"], "failed": []},
     }
     return RunResult(Path("run") / HOSTILE, submission, common | summary, report, "no matplotlib")
 
@@ -184,7 +185,13 @@ def test_a_model_says_what_it_is_made_of() -> None:  # R12 R17
 def test_a_run_that_finished_and_one_that_was_stopped() -> None:
     validation, search = {"score": 0.472, "f1": 0.25}, {"candidates": 135, "max_iter": 120}
     text = text_of(result({"validation": validation, "search": search}))
-    for said in ("finished, 12.3 s", "score 0.472, F1 0.250", "135 candidates x 120 iterations", "1 mask, valid"):
+    for said in (
+        "finished, 12.3 s",
+        "score 0.472, F1 0.250",
+        "135 candidates x 120 iterations",
+        "1 mask, valid",
+        "GO: all",
+    ):
         assert said in text
     assert "no report: no matplotlib" in text and "16,540 records" in text
     stopped = text_of(result({"status": "stopped"}, Path("run/report.html")))

@@ -51,7 +51,8 @@ def _segment(arguments: Arguments) -> None:
 
     if arguments.model is not None:
         if arguments.pipeline not in (None, "vesu") or arguments.set:
-            raise ArgumentError("--model: got it beside --pipeline or --set; accepted: alone, or --config for a ladder")
+            got = "--model: got it beside --pipeline or --set, and a model knows its own"
+            raise ArgumentError(f"{got}; accepted: alone, or with --config for another ladder")
         probability, result = _by_model(arguments)
     else:
         probability, result = _by_scorer(arguments)

@@ -77,7 +77,8 @@ def fused(student: VolumePrediction, prox: VolumePrediction, weight: float) -> V
     """Both answers in one: ``weight`` times the student's probability and the rest of the ensemble's (R25).
 
     The uncertainty is the standard deviation of that mixture of two distributions, whose own deviations are their
-    uncertainties: it is large too where each is sure and they contradict each other.
+    uncertainties: it is large too where each is sure and they contradict each other. No probability deviates by more
+    than 0.5, but a student that knows itself wrong may expect an error beyond it: that counts as 0.5.
 
     Examples
     --------
@@ -91,7 +92,7 @@ def fused(student: VolumePrediction, prox: VolumePrediction, weight: float) -> V
     own, rest = np.float32(weight), np.float32(1.0 - weight)
     variance = own * student.uncertainty**2 + rest * prox.uncertainty**2
     variance += own * rest * (student.probability - prox.probability) ** 2
-    return VolumePrediction(fuse(student.probability, prox.probability, weight), np.sqrt(variance))
+    return VolumePrediction(fuse(student.probability, prox.probability, weight), np.sqrt(np.minimum(variance, 0.25)))
 
 
 @dataclass(frozen=True, eq=False)
