@@ -155,6 +155,15 @@ def test_dropped_rows_are_gone_and_a_new_draw_replaces_the_old() -> None:
     assert first.n_samples == 900
 
 
+def test_the_identity_of_rows_is_asked_for_once() -> None:  # R37: within an iteration nobody may be there to ask
+    x, y = np.zeros((10, 1), np.float32), np.zeros(10, np.uint8)
+    room = Room(2)
+    samples = SharedSamples(room, "rows", 10, 1, has_gradient=False)
+    samples.put(x, y, None)
+    digest, room.shards = samples.digest(1), []
+    assert samples.digest(1) == digest == Samples(x, y, None).digest(1)
+
+
 def test_prox_newton_is_refused_by_name() -> None:
     rows = shared(case(900), Room(2))
     with pytest.raises(ArgumentError, match="solver: got solver 'prox_newton' on 'cpu'; accepted: 'ista' or 'fista'"):

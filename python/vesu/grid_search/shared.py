@@ -207,6 +207,7 @@ class SharedSamples:
         self._workers, self._name = workers, name
         self._ranges = row_ranges(n_samples, workers.world)
         self._filled = self._positives = 0
+        self._digest: str | None = None
         about = {"name": name, "n_samples": n_samples, "n_features": n_features, "has_gradient": has_gradient}
         for rank, (first, end) in enumerate(self._ranges):
             workers.ask("hold", about | {"first": first, "end": end}, {}, only=rank)
@@ -237,7 +238,7 @@ class SharedSamples:
                 part = {name: values[low - start : high - start] for name, values in given.items()}
                 self._workers.ask("rows", {"name": self._name, "at": low - first}, part, only=rank)
         self._positives += int(np.count_nonzero(y))
-        self._filled = end
+        self._filled, self._digest = end, None
 
     def drop(self) -> None:
         """Let the rows go, in every process."""
@@ -292,8 +293,10 @@ class SharedSamples:
         raise ArgumentError("optimality: got samples shared between processes; accepted: those of one process")
 
     def digest(self, n_threads: int | None) -> str:
-        parts = [part["digests"] for part in self._ask("digest", n_threads)]
-        return combined_digest([task.decode() for part in parts for task in part.tolist()])
+        if self._digest is None:
+            parts = [part["digests"] for part in self._ask("digest", n_threads)]
+            self._digest = combined_digest([task.decode() for part in parts for task in part.tolist()])
+        return self._digest
 
     def _ask(
         self, command: str, n_threads: int | None, arrays: Mapping[str, NDArray[Any]] | None = None, **fields: Any

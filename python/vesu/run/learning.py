@@ -161,6 +161,13 @@ def fit(session: Session, prepared: Prepared) -> ElasticNetLogisticGrid:
     with session.timed("fit", steps, device) as phase:
 
         def draw(epoch: int) -> AnySamples:
+            samples = drawn(epoch)
+            if isinstance(samples, SharedSamples):
+                # The first state asks for it within an iteration, where a Ctrl-C has taken the other processes already.
+                samples.digest(session.config.n_threads)
+            return samples
+
+        def drawn(epoch: int) -> AnySamples:
             if epoch == 0:
                 return data.train
             with heartbeat.around("voxels of the epoch"):

@@ -100,16 +100,22 @@ class Ranks:
     ) -> Iterator[list[Message]]:
         answers: list[Message] = []
         lost: RankFailed | None = None
+        cut: BaseException | None = None
         with self.guard(), self._busy:
             try:
                 for rank in others:
                     self.link.send(rank, command, fields, arrays)
                 try:
                     yield answers
+                except BaseException as error:
+                    cut = error
+                    raise
                 finally:  # whatever went wrong here: the others' answers must not be taken for those of a later request
                     answers += [self.link.receive(rank) for rank in others]
             except RankFailed as error:
                 lost = error
+        if lost is not None and cut is not None:
+            raise cut  # a stop that was asked for here: that the others left on the same Ctrl-C is no failure
         if lost is not None:
             time.sleep(GRACE_S)  # a Ctrl-C goes to all: then the stop is the cause, and is raised here
             raise lost
