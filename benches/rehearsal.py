@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--real-size", type=int, default=320, help="of the volumes to come (default: 320)")
     parser.add_argument("--real-data", type=Path, help="a folder with volumes of that size; default: generated ones")
     parser.add_argument("--governor-train", type=int, default=24, help="labelled volumes of that step (default: 24)")
-    parser.add_argument("--limit-s", type=float, default=60.0, help="the governor's session (default: 60)")
+    parser.add_argument("--limit-s", type=float, help="its first session (default: an eighth of what it needs)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of every run")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
     words = parser.parse_args()
@@ -79,7 +79,8 @@ def try_governor(words: argparse.Namespace) -> None:
     if not (words.out / "governor.json").exists():
         shutil.rmtree(short, ignore_errors=True)  # an interrupted step would leave its stops uncounted
     to_the_end(data, whole, settings, words.out / "whole.jsonl")
-    limit_s, stops = words.limit_s, list[dict[str, Any]]()
+    limit_s = words.limit_s or rehearsal_facts.seconds_of(whole) / 8
+    stops: list[dict[str, Any]] = []
     while not done(short):
         limits = [f"time.limit_s={limit_s}", f"time.margin_s={limit_s / 20}"]
         limits += [f"time.accelerate_eta_s={limit_s / 10}", "time.heartbeat_s=0.1", "n_threads=1"]
@@ -90,7 +91,7 @@ def try_governor(words: argparse.Namespace) -> None:
             check = vesu.check_submission(short / "submission.zip", vesu.discover(data).test_shapes)
             stopped = {"phase": rehearsal_facts.stopped_in(short), "members": len(check.members)}
             stops.append({"limit_s": limit_s, **stopped})
-            limit_s *= 2  # on a machine that slows down, a session must still get somewhere
+            limit_s *= 2  # so that a session gets somewhere, and another phase is cut
     found = rehearsal_facts.of_governor(short, whole)
     keep(words.out / "governor.json", {**found, "stops": stops})
     if not found["same_bits"]:

@@ -54,10 +54,19 @@ def of_run(folder: Path, samples: Path) -> dict[str, Any]:
         "discovery_s": next(phase["seconds"] for phase in summary["phases"] if phase["name"] == "discovery"),
         "phases": phase_costs(history, seen),
         "segment": segment_of(folder / "events.jsonl", history),
-        "whole": {**totals(seen), "wall_s": sum(session.elapsed_s for session in history.sessions)},
+        "whole": {**totals(seen), "wall_s": seconds_in(history)},
         "bytes": bytes_of(folder),
         "go_no_go": summary["go_no_go"],
     }
+
+
+def seconds_of(folder: Path) -> float:
+    """What a run took, all sessions together."""
+    return seconds_in(read_history(folder / "events.jsonl"))
+
+
+def seconds_in(history: History) -> float:
+    return sum(session.elapsed_s for session in history.sessions)
 
 
 def iterations_of(history: History, candidates: int, max_iter: int, epochs: int) -> dict[str, Any]:

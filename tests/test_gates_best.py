@@ -109,8 +109,10 @@ def test_a_finished_run_is_judged_again_alike(finished: RunResult) -> None:  # R
     )
     assert written["ledger"]["entries"] <= int(str(told["seq"]))
     assert "verdict     GO: no gate failed" in str(finished)
-    book = json.loads((finished.folder / "cache" / "best_recorded.json").read_text())
-    assert [each["run_id"] for each in book["records"]] == [finished.summary["run_id"]]
+    (updated,) = found(finished.folder, "BEST_RECORDED_UPDATED")
+    records = json.loads((finished.folder / "cache" / "best_recorded.json").read_text())["records"]
+    # Other tests' runs use this cache: a better one of them may have taken its place since.
+    assert any(each["run_id"] == finished.summary["run_id"] or each["score"] > updated["score"] for each in records)
 
 
 def test_a_forged_verdict_changes_nothing(finished: RunResult, tmp_path: Path) -> None:  # R44 R54

@@ -2,20 +2,27 @@
 //!
 //! A voxel's place in that order is one whole number, its *rank*: the inverted bits of the score above the voxel's
 //! index. So the best `top_k` voxels are those of the smallest ranks, equal scores included, and no thread has a say in
-//! which they are. They are found by counting, never by sorting the volume: memory is that of the answer.
+//! which they are.
+//!
+//! One pass finds them. Whoever holds `top_k` ranks knows a limit that no later rank may exceed, and tells the others;
+//! most blocks of voxels are then done with after three comparisons a voxel. Memory is that of the answer, at most twice
+//! for each thread.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
 use super::Shape;
-use super::check::{outside_unit_interval, same_length, unit_interval};
+use super::check::{outside_unit_interval, refusal, same_length};
 use crate::{Cancel, Error, Result};
 
 const CHUNK: usize = 1 << 18;
 
-/// What is above a rank's lower 48 bits for the score 1, the smallest that there is.
-const FIRST_COARSE: u64 = (!1f32.to_bits() >> 16) as u64;
-const COARSE: usize = (1 << 16) - FIRST_COARSE as usize;
-const FINE: usize = 1 << 16;
+/// Voxels that are looked at together: enough for wide registers, few enough to be searched for one good voxel.
+const BLOCK: usize = 256;
+
+/// Ranks that are kept at least before the best are selected.
+const MIN_KEPT: usize = 1 << 12;
 
 /// The best voxels in their order.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,19 +52,18 @@ pub fn extreme_voxels(
             return Err(Error::argument(name, score, "a score in [0, 1]"));
         }
     }
-    unit_interval("probability", probability, shape, cancel)?;
-    let first = after.map_or(0, |(score, voxel)| rank(score, voxel as usize) + 1);
-    let all = Ranks { probability, at_least, first, cancel };
-    let coarse = all.counts(COARSE, |rank| Some(coarse_bin(rank)))?;
-    let qualifying = coarse.iter().sum();
-    let last = match top_k {
-        Some(0) => None,
-        Some(k) if (k as u64) < qualifying => Some(all.nth(k as u64, &coarse)?),
-        _ => Some(u64::MAX),
-    };
-    let ranks = last.map_or(Ok(Vec::new()), |last| all.up_to(last))?;
+    let first = after.map_or(rank(1.0, 0), |(score, voxel)| rank(score, voxel as usize).saturating_add(1));
+    let top_k = top_k.unwrap_or(usize::MAX);
+    let limit = AtomicU64::new(if top_k == 0 { first } else { u64::MAX });
+    let search = Search { probability, at_least, first, top_k, limit, cancel };
+    let Found { mut ranks, qualifying, bad } = search.all()?;
+    if bad > 0 {
+        return Err(refusal("probability", probability, shape, bad, outside_unit_interval, "float32 in [0, 1]"));
+    }
+    keep_smallest(&mut ranks, top_k);
+    ranks.par_sort_unstable();
     let voxels = ranks.iter().map(|&rank| rank as u32).collect();
-    let scores = ranks.iter().map(|&rank| f32::from_bits(!((rank >> 32) as u32))).collect();
+    let scores = ranks.iter().map(|&rank| score(rank)).collect();
     Ok(Extremes { voxels, scores, qualifying })
 }
 
@@ -67,98 +73,122 @@ fn rank(score: f32, voxel: usize) -> u64 {
     u64::from(!without_sign_of_zero.to_bits()) << 32 | voxel as u64
 }
 
-fn coarse_bin(rank: u64) -> usize {
-    ((rank >> 48) - FIRST_COARSE) as usize
+fn score(rank: u64) -> f32 {
+    f32::from_bits(!((rank >> 32) as u32))
 }
 
-/// The ranks of a volume's voxels that count.
-struct Ranks<'a> {
+fn index(rank: u64) -> usize {
+    rank as u32 as usize
+}
+
+/// What is looked for, and how far the search has come.
+struct Search<'a> {
     probability: &'a [f32],
     at_least: f32,
     /// The smallest rank that counts.
     first: u64,
+    /// How many are wanted.
+    top_k: usize,
+    /// That many lie below it: no rank from here on is among the best. Any thread may lower it.
+    limit: AtomicU64,
     cancel: &'a Cancel,
 }
 
-impl Ranks<'_> {
-    fn n_chunks(&self) -> usize {
-        self.probability.len().div_ceil(CHUNK)
-    }
+/// What some of the voxels hold.
+#[derive(Default)]
+struct Found {
+    /// Those that may be among the best `top_k`, in no order.
+    ranks: Vec<u64>,
+    qualifying: u64,
+    /// How many scores are none.
+    bad: usize,
+}
 
-    /// In the order of the voxels.
-    fn of_chunk(&self, chunk: usize) -> impl Iterator<Item = u64> {
-        let start = chunk * CHUNK;
-        let end = (start + CHUNK).min(self.probability.len());
-        let reached = (start..end).zip(&self.probability[start..end]).filter(|&(_, &score)| score >= self.at_least);
-        reached.map(|(voxel, &score)| rank(score, voxel)).filter(|&rank| rank >= self.first)
-    }
-
-    /// How many ranks fall into each bin.
-    fn counts(&self, bins: usize, bin: impl Fn(u64) -> Option<usize> + Sync) -> Result<Vec<u64>> {
-        (0..self.n_chunks())
-            .into_par_iter()
-            .try_fold(
-                || vec![0u64; bins],
-                |mut counts, chunk| {
-                    self.cancel.check()?;
-                    self.of_chunk(chunk).filter_map(&bin).for_each(|bin| counts[bin] += 1);
-                    Ok(counts)
-                },
-            )
-            // Whole numbers: the order of the additions does not matter.
-            .try_reduce(
-                || vec![0u64; bins],
-                |mut sum, counts| {
-                    sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-                    Ok(sum)
-                },
-            )
-    }
-
-    /// The n-th smallest rank, n from 1 on; `coarse` are the counts of [`coarse_bin`].
-    ///
-    /// First the upper half of the score, then the lower half, then the voxel among those of that very score.
-    fn nth(&self, n: u64, coarse: &[u64]) -> Result<u64> {
-        let (upper, n) = find(coarse, n);
-        let fine = self.counts(FINE, |rank| (coarse_bin(rank) == upper).then_some((rank >> 32) as usize % FINE))?;
-        let (lower, n) = find(&fine, n);
-        let score = (upper as u64 + FIRST_COARSE) << 16 | lower as u64;
-        let ties = (0..self.n_chunks())
-            .into_par_iter()
-            .map(|chunk| {
-                self.cancel.check()?;
-                Ok(self.of_chunk(chunk).filter(|rank| rank >> 32 == score).count() as u64)
-            })
-            .collect::<Result<Vec<u64>>>()?;
-        let (chunk, n) = find(&ties, n);
-        let found = self.of_chunk(chunk).filter(|rank| rank >> 32 == score).nth(n as usize - 1);
-        Ok(found.unwrap_or(u64::MAX)) // counted just now, so it is there
-    }
-
-    /// The ranks up to `last`, sorted.
-    fn up_to(&self, last: u64) -> Result<Vec<u64>> {
-        let chunks = (0..self.n_chunks())
-            .into_par_iter()
-            .map(|chunk| {
-                self.cancel.check()?;
-                Ok(self.of_chunk(chunk).filter(|&rank| rank <= last).collect())
-            })
-            .collect::<Result<Vec<Vec<u64>>>>()?;
-        let mut ranks = chunks.concat();
-        ranks.par_sort_unstable();
-        Ok(ranks)
+impl Found {
+    fn joined(self, other: Self) -> Self {
+        let (mut ranks, few) =
+            if self.ranks.len() < other.ranks.len() { (other.ranks, self.ranks) } else { (self.ranks, other.ranks) };
+        ranks.extend(few);
+        Self { ranks, qualifying: self.qualifying + other.qualifying, bad: self.bad + other.bad }
     }
 }
 
-/// The bin that holds the n-th item, n from 1 on, and which of the bin's it is.
-fn find(counts: &[u64], mut n: u64) -> (usize, u64) {
-    for (bin, &count) in counts.iter().enumerate() {
-        if n <= count {
-            return (bin, n);
-        }
-        n -= count;
+impl Search<'_> {
+    fn all(&self) -> Result<Found> {
+        (0..self.probability.len().div_ceil(CHUNK))
+            .into_par_iter()
+            .try_fold(Found::default, |mut found, chunk| {
+                self.cancel.check()?;
+                let start = chunk * CHUNK;
+                let end = (start + CHUNK).min(self.probability.len());
+                // Within each part, all voxels lie on the same side of the one that the search goes on from.
+                let middle = index(self.first).clamp(start, end);
+                for (start, end) in [(start, middle), (middle, end)] {
+                    for block in (start..end).step_by(BLOCK) {
+                        self.look(block, (block + BLOCK).min(end), &mut found);
+                    }
+                }
+                Ok(found)
+            })
+            .try_reduce(Found::default, |one, other| {
+                let mut found = one.joined(other);
+                self.thin_out(&mut found.ranks);
+                Ok(found)
+            })
     }
-    (counts.len() - 1, n)
+
+    /// Voxels start to end, all before or all from the index of `first` on.
+    fn look(&self, start: usize, end: usize, found: &mut Found) {
+        let limit = self.limit.load(Relaxed);
+        let highest = if start < index(self.first) { below(score(self.first)) } else { score(self.first) };
+        let better_from = if start < index(limit) { score(limit) } else { above(score(limit)) }.max(self.at_least);
+        let (mut sound, mut qualifying, mut better) = (0, 0, 0);
+        for &score in &self.probability[start..end] {
+            sound += u32::from(!outside_unit_interval(score));
+            qualifying += u32::from(score >= self.at_least && score <= highest);
+            better += u32::from(score >= better_from && score <= highest);
+        }
+        found.bad += end - start - sound as usize;
+        found.qualifying += u64::from(qualifying);
+        if better == 0 {
+            return;
+        }
+        for (voxel, &score) in (start..end).zip(&self.probability[start..end]) {
+            if score >= self.at_least && score <= highest && rank(score, voxel) < limit {
+                found.ranks.push(rank(score, voxel));
+            }
+        }
+        if found.ranks.len() >= self.top_k.saturating_mul(2).max(MIN_KEPT) {
+            self.thin_out(&mut found.ranks);
+        }
+    }
+
+    /// Leave no more ranks than can be needed, and lower the limit.
+    fn thin_out(&self, ranks: &mut Vec<u64>) {
+        keep_smallest(ranks, self.top_k);
+        if ranks.len() == self.top_k
+            && let Some(&worst) = ranks.iter().max()
+        {
+            self.limit.fetch_min(worst + 1, Relaxed);
+        }
+    }
+}
+
+fn keep_smallest(ranks: &mut Vec<u64>, n: usize) {
+    if n < ranks.len() {
+        ranks.select_nth_unstable(n);
+        ranks.truncate(n);
+    }
+}
+
+/// The next smaller score; below 0 there is none, and none reaches what this gives.
+fn below(score: f32) -> f32 {
+    if score > 0.0 { f32::from_bits(score.to_bits() - 1) } else { -1.0 }
+}
+
+/// The next greater float: beyond 1 there is no score.
+fn above(score: f32) -> f32 {
+    f32::from_bits(score.to_bits() + 1)
 }
 
 #[cfg(test)]
@@ -226,6 +256,35 @@ mod tests {
         let ours = extreme_voxels(&p, shape, 0.5, Some(k), None, &Cancel::new()).unwrap();
         assert_eq!(ours.voxels, (0..k as u32).collect::<Vec<_>>());
         assert_eq!(ours.qualifying, 3 << 18);
+    }
+
+    #[test]
+    fn rising_and_falling_scores_over_several_chunks() {
+        // R31: every voxel is better than all before it, or none is; both fill the lists of kept ranks again and again.
+        let shape = [3, 1 << 9, 1 << 9];
+        let rising: Vec<f32> = (0..3u32 << 18).map(|voxel| (voxel / 3) as f32 / (1 << 18) as f32).collect();
+        let falling: Vec<f32> = rising.iter().rev().copied().collect();
+        for p in [&rising, &falling] {
+            let expected = sorted(p, 0.25);
+            for k in [1, 999, 5_000, 600_000] {
+                let ours = extreme_voxels(p, shape, 0.25, Some(k), None, &Cancel::new()).unwrap();
+                assert_eq!(ours.qualifying, expected.len() as u64);
+                assert_eq!(found(&ours), expected[..k.min(expected.len())]);
+                let (score, voxel) = expected[70_000];
+                let ours = extreme_voxels(p, shape, 0.25, Some(k), Some((score, voxel)), &Cancel::new()).unwrap();
+                assert_eq!(ours.qualifying, expected.len() as u64 - 70_001);
+                assert_eq!(found(&ours), expected[70_001..(70_001 + k).min(expected.len())]);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_comes_behind_the_last_voxel_of_all() {
+        // R31
+        for after in [(0.0, u32::MAX), (-0.0, 1)] {
+            let ours = extreme_voxels(&[0.0, 0.0], [1, 1, 2], 0.0, None, Some(after), &Cancel::new()).unwrap();
+            assert_eq!((ours.qualifying, ours.voxels), (0, vec![]));
+        }
     }
 
     #[test]
