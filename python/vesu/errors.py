@@ -53,6 +53,11 @@ class InternalError(VesuError, RuntimeError):
     """A bug in vesu itself (a caught panic). Please report it with the message."""
 
 
+MISPLACED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What may be raised where values are taken out of JSON that is not what it should be: ``int(1e999)`` overflows, and
+what is nested too deeply ends in a recursion."""
+
+
 __all__ = [
     "ArgumentError",
     "DataError",

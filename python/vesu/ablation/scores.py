@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from vesu.comparison import ONE_NUMBER
 from vesu.data.storage import write_json_atomic
-from vesu.errors import ArgumentError, FileError, FormatError, ResumeIncompatible
+from vesu.errors import MISPLACED, ArgumentError, FileError, FormatError, ResumeIncompatible
 
 __all__ = ["ByVolume", "ScoreFile"]
 
@@ -60,14 +60,14 @@ class ScoreFile:
         Raises
         ------
         ArgumentError
-            A score that is not finite: nothing is kept of it.
+            A score that is not finite, or none: nothing is kept of it.
         FileError
             The file cannot be written.
         """
         given = score if isinstance(score, Mapping) else {ONE_NUMBER: score}
         found = {name: float(value) for name, value in given.items()}
-        if not all(map(math.isfinite, found.values())):
-            raise ArgumentError(f"score: got {found} with {kept} and seed {seed}; accepted: finite numbers")
+        if not found or not all(map(math.isfinite, found.values())):
+            raise ArgumentError(f"score: got {found} with {kept} seed {seed}; accepted: finite numbers, at least one")
         self.scores[kept, seed] = found
         if self._path is not None:
             entries = [{self._kept: list(names), "seed": s, "score": v} for (names, s), v in self.scores.items()]
@@ -81,7 +81,7 @@ class ScoreFile:
             form, context = document["format"], document["context"]
         except OSError as error:
             raise FileError(error.errno, error.strerror or str(error), str(path)) from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except MISPLACED as error:
             raise FormatError(f"{path}: no scores of an ablation of {self._kept} ({error!r})") from error
         if form != FORMAT:
             raise FormatError(f"{path}: format {form!r}; accepted: {FORMAT!r}")
@@ -92,4 +92,7 @@ class ScoreFile:
 
     def _entry(self, entry: Mapping[str, Any]) -> tuple[tuple[tuple[str, ...], int], ByVolume]:
         kept, seed = tuple(map(str, entry[self._kept])), int(entry["seed"])
-        return (kept, seed), {str(name): float(value) for name, value in entry["score"].items()}
+        score = {str(name): float(value) for name, value in entry["score"].items()}
+        if not score or not all(map(math.isfinite, score.values())):
+            raise ValueError(f"the score {score}")
+        return (kept, seed), score

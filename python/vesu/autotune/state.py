@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, get_args
 
-from vesu.errors import ArgumentError, FormatError
+from vesu.errors import MISPLACED, ArgumentError, FormatError
 
 __all__ = [
     "INTEGERS",
@@ -223,5 +223,5 @@ class TunerState:
                 tuple(values["objectives"]),
                 tuple(values["neurons"]),
             )
-        except (KeyError, TypeError, AttributeError, ArgumentError) as error:
+        except MISPLACED as error:
             raise FormatError(f"auto-tuning: a missing or misplaced entry: {error}") from error

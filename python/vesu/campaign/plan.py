@@ -13,7 +13,7 @@ from vesu.campaign.matrix import Matrix, Variant
 from vesu.config import RunConfig, load_config
 from vesu.data.discover import discover
 from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
-from vesu.errors import ArgumentError, DataError, FileError, FormatError, ResumeIncompatible
+from vesu.errors import MISPLACED, ArgumentError, DataError, FileError, FormatError, ResumeIncompatible
 from vesu.ledger import canonical_json
 from vesu.run.checkpoint import compare_compat
 from vesu.run.compatibility import BENIGN
@@ -161,7 +161,7 @@ def read_kept_plan(out: Path) -> dict[str, Any]:
         raise DataError(f"out: got {out}, which holds no {PLAN}; accepted: the folder of a campaign") from None
     except OSError as error:
         raise FileError(error.errno, error.strerror or str(error), str(path)) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except MISPLACED as error:
         raise FormatError(f"{path}: no campaign's plan ({error!r})") from error
     if format_ != PLAN_FORMAT:
         raise FormatError(f"{path}: format {format_!r}; accepted: {PLAN_FORMAT!r}")

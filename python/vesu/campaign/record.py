@@ -13,7 +13,7 @@ import numpy as np
 from vesu.campaign.plan import deciding, differences
 from vesu.data.storage import make_folder, write_json_atomic
 from vesu.data.volumes import read_volume
-from vesu.errors import EvidenceError, FileError, VesuError
+from vesu.errors import MISPLACED, EvidenceError, FileError, VesuError
 from vesu.ledger import iter_events, verify
 from vesu.scoring import score_many
 from vesu.submission import check_submission
@@ -123,7 +123,7 @@ def examine(folder: Path, key: tuple[str, int], planned: Mapping[str, Any], scor
         status, sealed = str(summary["status"]), summary.get("ledger")
     except FileNotFoundError:
         return _without_an_end(folder, key)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *MISPLACED) as error:
         return RunRecord(*key, "damaged", f"summary.json: {error!r}")
     if status == "failed":
         return _without_an_end(folder, key)
@@ -133,7 +133,7 @@ def examine(folder: Path, key: tuple[str, int], planned: Mapping[str, Any], scor
         return _finished(folder, key, summary, sealed, planned, scored)
     except (EvidenceError, FileError) as error:
         return RunRecord(*key, "damaged", str(error))
-    except (KeyError, TypeError, ValueError) as error:
+    except MISPLACED as error:
         return RunRecord(*key, "damaged", f"{error!r}")
 
 
@@ -141,7 +141,7 @@ def _without_an_end(folder: Path, key: tuple[str, int]) -> RunRecord:
     try:
         failure = json.loads((folder / "failure.json").read_bytes())
         return RunRecord(*key, "failed", f"{failure['error']}: {failure['message']}")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *MISPLACED):
         return RunRecord(*key, "unfinished", "it wrote no end: interrupted, killed, or still at work")
 
 
@@ -254,7 +254,7 @@ def kept_record(out: Path, found: RunRecord) -> RunRecord | None:
             str(name): {figure: float(figures[figure]) for figure in FIGURES}
             for name, figures in kept["volumes"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, *MISPLACED):
         return None  # it is made again from the run's folder
     return with_volumes(found, volumes)
 

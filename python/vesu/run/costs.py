@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vesu.data.storage import write_json_atomic
+from vesu.errors import MISPLACED
 from vesu.run.weights import DEFAULT_SPREAD
 
 __all__ = ["COSTS_NAME", "Costs"]
@@ -78,7 +79,7 @@ class Costs:
             self._runs, self._inputs = _parsed(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, *MISPLACED) as error:
             self.problem = f"{path}: {type(error).__name__}: {error}"
 
     def expected(self, nominal_s: Mapping[str, float], kinds: Mapping[str, str]) -> dict[str, float]:

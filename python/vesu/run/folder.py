@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vesu.data.storage import make_folder, remove_abandoned
-from vesu.errors import DataError, FileError
+from vesu.errors import MISPLACED, DataError, FileError
 from vesu.run.checkpoint import CheckpointStore
 
 __all__ = ["OUTPUTS", "check_claimable", "claimed", "locked"]
@@ -134,7 +134,7 @@ def _refuse_unfinished(folder: Path) -> None:
     try:
         if json.loads((folder / "summary.json").read_bytes())["status"] == "finished":
             return
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *MISPLACED):
         pass  # no end that anyone wrote down
     found = CheckpointStore(folder / "checkpoints").latest()
     if found is None or (found.manifest.phase not in LATE_PHASES and found.manifest.iter == 0):

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from vesu.errors import FormatError
+from vesu.errors import MISPLACED, FormatError
 from vesu.grid_search import SearchState
 from vesu.run import rng
 from vesu.run.checkpoint import Checkpoint
@@ -247,7 +247,7 @@ class RunState:
             )
         except FormatError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except MISPLACED as error:
             raise FormatError(f"{checkpoint.path}: {RUN_PART}: a missing or misplaced entry: {error}") from error
 
 

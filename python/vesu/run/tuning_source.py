@@ -1,6 +1,5 @@
 """What a finished run gives to a tuning: its settings, its model, and the model's answer on its validation volumes."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from vesu import _core
 from vesu.config import RunConfig, config_from_json
 from vesu.data.cache import ArrayCache, content_id
 from vesu.data.discover import Pair, discover
-from vesu.errors import DataError, FileError, FormatError
+from vesu.data.jsonfiles import read_object
+from vesu.errors import DataError
 from vesu.run import stages
 from vesu.run.checkpoint import CHECKPOINTS, CheckpointStore
 from vesu.run.model import SurfaceModel
@@ -33,16 +33,16 @@ class Volume:
 
 def finished_run(run: Path) -> tuple[RunConfig, SurfaceModel]:
     """The configuration and the model of a run that is done."""
-    if _json(run / "summary.json").get("status") != "finished":
+    if read_object(run / "summary.json").get("status") != "finished":
         raise DataError(f"{run}: the run is not finished; accepted: one whose summary.json says so")
-    config = config_from_json(_json(run / "config.json"))
+    config = config_from_json(read_object(run / "config.json"))
     if config.pipeline != "vesu":
         raise DataError(f"{run}: pipeline {config.pipeline} has no model; accepted: a run of pipeline vesu")
     return config, SurfaceModel.load(run)
 
 
 def run_id_of(run: Path) -> str:
-    return str(_json(run / "summary.json")["run_id"])
+    return str(read_object(run / "summary.json")["run_id"])
 
 
 def validation_pairs(run: Path, data: str | Path | None, most: int) -> list[Pair]:
@@ -57,7 +57,7 @@ def validation_pairs(run: Path, data: str | Path | None, most: int) -> list[Pair
     names = list(held_out)  # in the run's own order: it calibrates on the first ones
     n_used = min(most, len(names))
     names = [*names[: n_used // 2], *names[len(names) - (n_used - n_used // 2) :]]
-    inventory = discover(data or _json(run / "inventory.json")["root"])
+    inventory = discover(data or read_object(run / "inventory.json")["root"])
     pairs = {pair.volume_id: pair for pair in inventory.pairs}
     for name in names:
         pair, known = pairs.get(name), held_out[name]
@@ -90,15 +90,3 @@ def predicted(
     arrays = cache.get_or_compute(key, predict, mmap=True)
     label = stages.cached_volume(pair.label, ids.label, cache, n_threads)
     return Volume(pair.volume_id, arrays["probability"], arrays["uncertainty"], label)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise FileError(error.errno, error.strerror, str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise FormatError(f"{path}: got {type(values).__name__}; accepted: an object")
-    return values

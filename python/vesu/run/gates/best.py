@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vesu.data.jsonfiles import read_object_if_any
 from vesu.data.storage import make_folder, write_json_atomic
-from vesu.errors import FileError, FormatError
+from vesu.errors import MISPLACED, FileError, FormatError
 from vesu.run.folder import locked
-from vesu.run.gates.jsonfiles import read_object
 
 __all__ = ["BEST_RECORDED", "BestRecorded", "RecordedScore"]
 
@@ -172,14 +172,14 @@ class BestRecorded:
         return True
 
     def _scores(self) -> list[RecordedScore]:
-        found = read_object(self.path)
+        found = read_object_if_any(self.path)
         if found is None:
             return []
         try:
             if found["format"] != FORMAT:
                 raise FormatError(f"{self.path}: format {found['format']!r}; accepted: {FORMAT}")
             return [RecordedScore.of(each) for each in found["records"]]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except MISPLACED as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{self.path}: not the scores that vesu recorded: {error!r}") from error

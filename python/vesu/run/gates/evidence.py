@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vesu.data.jsonfiles import read_object_if_any
 from vesu.errors import DataError, EvidenceError, FormatError
 from vesu.ledger import root_at, verify
 from vesu.run import compatibility
-from vesu.run.gates.jsonfiles import read_object
 from vesu.run.history import Event, events_named
 
 __all__ = ["ALL", "Evidence", "read_evidence", "require_heads"]
@@ -141,7 +141,7 @@ def require_heads(evidence: Evidence) -> None:
 def _kept_heads(folder: Path) -> Iterator[tuple[str, int, str]]:
     for name in ("summary.json", "go_no_go.json"):
         try:
-            head = (read_object(folder / name) or {}).get("ledger")
+            head = (read_object_if_any(folder / name) or {}).get("ledger")
         except FormatError:
             continue  # a damaged file says nothing about the log
         if isinstance(head, dict) and isinstance(head.get("entries"), int) and head["entries"] > 0:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vesu.errors import EvidenceError, VesuError
+from vesu.errors import MISPLACED, EvidenceError, VesuError
 from vesu.ledger import TreeHead, root_at
 from vesu.run.gates import files, nonces, outcome, phases, tuning
 from vesu.run.gates.evidence import LOG, Evidence, read_evidence, require_heads
@@ -88,7 +88,7 @@ def _asked(gate: Callable[[Evidence], Gate], evidence: Evidence) -> Gate:
     """A gate's answer; evidence that it cannot read proves nothing."""
     try:
         return gate(evidence)
-    except (VesuError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (VesuError, *MISPLACED) as error:
         return failed(f"the evidence cannot be read: {type(error).__name__}: {error}")
 
 

@@ -8,12 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from vesu.data.jsonfiles import read_object_if_any
 from vesu.distill.proof import EVENTS as DISTILLATION_EVENTS
 from vesu.distill.proof import HARD_FAIL, examine_distillation
 from vesu.errors import EvidenceError
 from vesu.run.coverage import COVERAGE_REPORT, coverage_report
 from vesu.run.gates.evidence import LOG, Evidence
-from vesu.run.gates.jsonfiles import read_object
 from vesu.run.gates.verdict import Gate, failed, not_applicable, passed
 from vesu.run.history import Event
 
@@ -112,7 +112,7 @@ def _moved(evidence: Evidence, load: Event, start: Event, delta: Event) -> Gate:
         return failed(f"the delta that was logged is not that of its figures: {_shown(told)}, not {_shown(real)}")
     if not (real["iou"] > 0 and real["dice"] > 0 and abs(after["density_gap"]) <= abs(before["density_gap"])):
         return failed(f"the delta has not the intended sign: {_shown(real)}")
-    written = read_object(evidence.folder / COMPETITOR_FILE)
+    written = read_object_if_any(evidence.folder / COMPETITOR_FILE)
     if written is None or any(_differs(written.get(name), delta[name]) for name in ("before", "after", "delta")):
         return failed(f"{COMPETITOR_FILE} does not say what the log says")
     return passed(f"{volume_id}: {_shown(real)} on {start['voxels_held_out']} voxels kept out of the fit")
@@ -151,7 +151,7 @@ def coverage(evidence: Evidence) -> Gate:
     if final["train_pair_coverage_pct_effective"] != found["train_pair_coverage_pct_effective"]:
         told = final["train_pair_coverage_pct_effective"]
         return failed(f"TRAIN_COVERAGE_FINAL declares {told} %, the sampled voxels are of {percent:.4g} %")
-    if read_object(evidence.folder / COVERAGE_REPORT) != found:
+    if read_object_if_any(evidence.folder / COVERAGE_REPORT) != found:
         return failed(f"{COVERAGE_REPORT} does not say what the log says")
     words = f"{n_sampled} of {n_pairs} discovered pairs, {percent:.4g} %"
     if percent < least:

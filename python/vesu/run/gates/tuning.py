@@ -1,7 +1,7 @@
 """Is what the auto-tuning's trace tells of what the log holds (R39, R54)?"""
 
+from vesu.data.jsonfiles import read_object_if_any
 from vesu.run.gates.evidence import ALL, Evidence
-from vesu.run.gates.jsonfiles import read_object
 from vesu.run.gates.verdict import Gate, failed, not_applicable, passed
 
 __all__ = ["DECISION", "EVENTS", "TRACE", "auto_tune", "auto_tune_is_asked"]
@@ -18,7 +18,7 @@ def auto_tune(evidence: Evidence) -> Gate:
     records = [*evidence.carried(DECISION), *evidence.named(DECISION, since=_searched_anew(evidence))]
     if not auto_tune_is_asked(evidence):
         return failed(f"{DECISION} in a run that was not to tune") if records else not_applicable("not asked for")
-    trace = read_object(evidence.folder / TRACE)
+    trace = read_object_if_any(evidence.folder / TRACE)
     if trace is None:
         return failed(f"asked for, and no {TRACE}")
     logged = {record["number"]: record for record in records}  # a decision that was made again counts once

@@ -7,12 +7,13 @@ from typing import Any
 
 from vesu.data.cache import content_id
 from vesu.data.discover import TestVolume
+from vesu.data.jsonfiles import read_object
 from vesu.errors import DataError, EvidenceError, FormatError
 from vesu.ledger import verify
 from vesu.run.parts.masks import mask_name, model_files
 from vesu.run.parts.merging import FORMAT, MERGED, copy_file
 from vesu.run.parts.plan import made_by
-from vesu.run.parts.record import EVENTS, VolumeRecord, read_json, record_of, sealed
+from vesu.run.parts.record import EVENTS, VolumeRecord, record_of, sealed
 from vesu.run.session import Session, file_sha512
 from vesu.run.state import MaskRecord
 
@@ -48,7 +49,7 @@ def read_masks(folder: Path) -> Merged:
     path = folder / MERGED
     if not path.exists():
         raise DataError(f"masks: got {folder}, which holds no {MERGED}; accepted: the folder that `vesu merge` wrote")
-    values = read_json(path)
+    values = read_object(path)
     digest = values.pop("digest", None)
     if values.get("format") != FORMAT:
         raise FormatError(f"{path}: format {values.get('format')!r}; accepted: {FORMAT!r}")

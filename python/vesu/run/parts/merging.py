@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vesu.data.cache import ArrayCache, content_id
 from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
 from vesu.data.volumes import read_volume
-from vesu.errors import ArgumentError, DataError, EvidenceError, FileError, FormatError
+from vesu.errors import MISPLACED, ArgumentError, DataError, EvidenceError, FileError, FormatError
 from vesu.ledger import verify
 from vesu.run.events import EventLog
 from vesu.run.folder import locked
@@ -231,7 +231,7 @@ def _masks(reports: Sequence[PartReport], folder: Path, log: EventLog) -> Submis
 def _shape(record: VolumeRecord) -> tuple[int, int, int]:
     try:
         depth, height, width = (int(length) for length in record.facts["shape"])
-    except (KeyError, TypeError, ValueError) as error:
+    except MISPLACED as error:
         raise FormatError(f"{record.volume_id}: its record has no shape (z, y, x): {error}") from error
     return depth, height, width
 

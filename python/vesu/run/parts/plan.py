@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 from vesu import _core
 from vesu.data.cache import content_id
 from vesu.data.discover import Inventory, Pair, TestVolume
-from vesu.errors import ArgumentError, FileError, FormatError
+from vesu.errors import MISPLACED, ArgumentError, FileError, FormatError
 from vesu.run.checkpoint import compare_compat
 
 __all__ = ["PHASES", "Phase", "Plan", "Volume", "assign", "differences", "made_by", "volumes_of"]
@@ -105,7 +105,7 @@ class Plan:
                 model=_texts(values["model"]),
                 teachers=_texts(values["teachers"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except MISPLACED as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{where}: a missing or misplaced entry: {error}") from error

@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vesu.data.cache import content_id
+from vesu.data.jsonfiles import read_object
 from vesu.data.storage import write_json_atomic
-from vesu.errors import DataError, EvidenceError, FileError, FormatError
+from vesu.errors import MISPLACED, DataError, EvidenceError, FormatError
 from vesu.ledger import verify
 from vesu.run.parts.plan import Plan
 
@@ -23,7 +24,6 @@ __all__ = [
     "VolumeRecord",
     "kept_record",
     "listed",
-    "read_json",
     "read_part",
     "read_plan",
     "record_of",
@@ -128,7 +128,7 @@ def kept_record(folder: Path, volume_id: str, sources: Mapping[str, str]) -> Vol
     if not path.exists():
         return None
     try:
-        record = record_of(read_json(path), str(path))
+        record = record_of(read_object(path), str(path))
         _verify_files(folder, record.files)
     except (FormatError, EvidenceError):
         return None
@@ -180,7 +180,7 @@ def read_part(folder: str | Path) -> PartReport:
     if not path.exists():
         unfinished = " yet: go on with the same command" if (folder / PLAN).exists() else ""
         raise DataError(f"{folder}: holds no {PART}{unfinished}; accepted: the folder of a finished part")
-    values = read_json(path)
+    values = read_object(path)
     digest = values.pop(_DIGEST, None)
     plan = Plan.of_json(values, str(path))
     if digest != sealed(values):
@@ -189,7 +189,7 @@ def read_part(folder: str | Path) -> PartReport:
         records = tuple(record_of(each, str(path)) for each in values["volumes"])
         log = values["log"]
         run_id, entries, root = str(log["run_id"]), int(log["entries"]), str(log["root"])
-    except (KeyError, TypeError, ValueError) as error:
+    except MISPLACED as error:
         raise FormatError(f"{path}: a missing or misplaced entry: {error}") from error
     found = verify(folder / EVENTS)
     if (found.entries, found.root) != (entries, root):
@@ -207,26 +207,7 @@ def read_part(folder: str | Path) -> PartReport:
 def read_plan(folder: Path) -> Plan | None:
     """What an earlier session began in this folder; None where nothing was."""
     path = folder / PLAN
-    return Plan.of_json(read_json(path), str(path)) if path.exists() else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises
-    ------
-    FileError, FormatError
-        It cannot be read, or is none.
-    """
-    try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise FileError(error.errno, error.strerror or str(error), str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise FormatError(f"{path}: got {type(values).__name__}; accepted: a JSON object")
-    return values
+    return Plan.of_json(read_object(path), str(path)) if path.exists() else None
 
 
 def _record_path(folder: Path, volume_id: str) -> Path:
@@ -238,7 +219,7 @@ def record_of(values: Any, where: str) -> VolumeRecord:
         name = str(values["volume_id"])
         files = {str(path): str(blake3) for path, blake3 in values["files"].items()}
         record = VolumeRecord(name, dict(values["sources"]), files, dict(values["facts"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MISPLACED as error:
         raise FormatError(f"{where}: a missing or misplaced entry: {error}") from error
     if PurePosixPath(name).name != name:
         raise FormatError(f"{where}: got the volume id {name!r}; accepted: a file's name")
