@@ -47,7 +47,7 @@ _HOME = {
     "write_submission": "vesu.submission",
     "write_volume": "vesu.data.volumes",
 }
-_MODULES = ("baselines", "config", "data", "ledger", "offline", "report", "scoring", "volume")
+_MODULES = ("ablation", "baselines", "campaign", "config", "data", "ledger", "offline", "report", "scoring", "volume")
 
 __all__ = ["VesuError", "__version__", *_HOME, *_MODULES, "resume", "run"]
 
