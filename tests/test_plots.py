@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import vesu
 from vesu.errors import ArgumentError
-from vesu.report import MissingExtraError, plots
+from vesu.report import MissingExtraError, drawing, plots
 
 SHAPE = (4, 5, 6)
 VOLUME = np.arange(math.prod(SHAPE), dtype=np.uint8).reshape(SHAPE)
@@ -55,9 +55,9 @@ def test_every_voxel_has_the_colour_of_what_it_is() -> None:
     tint = pixels(figure.axes[3], 1)
     ours, theirs = mask[2] == 1, label[2]
     expected = {
-        plots.GREEN: ours & (theirs == 1),
-        plots.FALSE: ours & (theirs == 0),  # where nothing is known nothing is false
-        plots.MISSED: ~ours & (theirs == 1),
+        drawing.GREEN: ours & (theirs == 1),
+        drawing.FALSE: ours & (theirs == 0),  # where nothing is known nothing is false
+        drawing.MISSED: ~ours & (theirs == 1),
     }
     for colour, where in expected.items():
         np.testing.assert_array_equal(np.isclose(tint[..., :3], to_rgba(colour)[:3]).all(axis=-1), where)
