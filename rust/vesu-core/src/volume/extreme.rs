@@ -5,8 +5,7 @@
 //! which they are.
 //!
 //! One pass finds them. Whoever holds `top_k` ranks knows a limit that no later rank may exceed, and tells the others;
-//! most blocks of voxels are then done with after three comparisons a voxel. Memory is that of the answer, at most twice
-//! for each thread.
+//! most blocks of voxels are then done with after three comparisons a voxel. Memory is a few times that of the answer.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
