@@ -14,6 +14,7 @@ import pytest
 
 import rank_process
 import vesu
+from vesu.data.phantom import write_dataset
 from vesu.errors import ArgumentError, DataError
 from vesu.ledger import iter_events
 from vesu.run.pipeline import RunResult
@@ -88,6 +89,27 @@ def test_ctrl_c_ends_a_shared_run_which_then_goes_on_alone(
         assert (out / name).read_bytes() == (finished.folder / name).read_bytes(), name
     events = {event["event"]: event for event in iter_events(result.folder / "events.jsonl")}
     assert events["RANKS_JOINED"]["processes"] == 2 and "RESUME_EXACT_OK" in events
+
+
+def test_a_shared_search_is_tuned_as_one(tmp_path: Path) -> None:  # R39 R53
+    data = write_dataset(tmp_path / "set", n_train=4, n_test=1, shape=(24, 24, 24), seed=3)
+    settings = ["sampling.voxels_per_volume=400", "sampling.validation_fraction=0.5", "segment.dust.min_voxels=30"]
+    settings += ["search.learning_rate=2e-5", "search.supervised_epochs=4", "search.prune_quantile=0.0"]
+    settings += ["search.min_delta=0.01", "search.stagnation_epochs=1", "search.mutation_noise=0.05"]
+    settings += ["auto_tune.use=true"]
+    alone = vesu.run(
+        data, tmp_path / "one", config=vesu.load_config(overrides=settings, environment={}), display="none"
+    )
+    words = [word for setting in settings for word in ("--set", setting)]
+    (_, errors), _ = ended(started(2, "-m", "vesu", "run", data, "--out", tmp_path / "two", "--quiet", *words))
+    assert (tmp_path / "two" / "summary.json").exists(), errors
+    for name in ("model.npz", "leaderboard.json", "submission.zip"):
+        assert (tmp_path / "two" / name).read_bytes() == (alone.folder / name).read_bytes(), name
+    paths = [tmp_path / name / "v3_autotune_trace.json" for name in ("one", "two")]
+    ours, theirs = (json.loads(path.read_text()) | {"run_id": None} for path in paths)
+    assert ours == theirs
+    changed = {each["parameter"] for each in ours["decisions"] if each["before"] != each["after"]}
+    assert {"mutation_noise"} <= changed, "the settings must make a policy act"
 
 
 def test_what_processes_cannot_share_is_refused_first(monkeypatch: pytest.MonkeyPatch) -> None:
