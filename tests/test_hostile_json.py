@@ -18,9 +18,12 @@ from vesu.errors import MISPLACED
 from vesu.run.costs import Costs
 from vesu.run.gates import judge
 from vesu.run.gates.best import BestRecorded, RecordedScore
+from vesu.run.parts.adopting import read_masks
+from vesu.run.parts.merging import FORMAT
 from vesu.run.parts.plan import Plan, Volume
-from vesu.run.parts.record import record_of
+from vesu.run.parts.record import read_part, sealed
 from vesu.run.pipeline import RunResult
+from vesu.run.tuning_source import run_id_of
 
 Where: TypeAlias = tuple[str | int, ...]
 
@@ -47,11 +50,13 @@ def put(value: Any, where: Where) -> Any:
 
 
 def damaged(document: Any, most: int | None = None) -> Iterator[tuple[str, str]]:
-    """Texts in which one entry is hostile, or the end is missing; and where."""
+    """Texts in which one entry is hostile or missing, or the end is; and where."""
     for where in list(places(document))[:most]:
         text = json.dumps(put(document, where))
         for hostile in HOSTILE:
             yield text.replace(f'"{HERE}"', hostile), f"{where}: {hostile[:20]}"
+        if where and isinstance(where[-1], str):
+            yield text.replace(f'"{where[-1]}": "{HERE}"', '"other": 1'), f"{where}: missing"
     yield json.dumps(document)[:-1], "the end"
     yield "", "everything"
 
@@ -183,17 +188,30 @@ def test_the_model(finished: RunResult, tmp_path: Path) -> None:
         survives(lambda: vesu.SurfaceModel.load(tmp_path), what)
 
 
-def test_the_plan_and_the_records_of_a_part() -> None:
-    plan = Plan("segment", 2, 0, (Volume("7", 64, ("a",)),), {"seed": 0}, {"version": "1"}, {"model.npz": "b"}, {})
-    assert Plan.of_json(plan.to_json(), "plan") == plan
-    record = {"volume_id": "7", "sources": {"7": "a"}, "files": {"masks/7.tif": "b"}, "facts": {"shape": [4, 4, 4]}}
-    for document, read in ((plan.to_json(), Plan.of_json), (record, record_of)):
-        for text, what in damaged(document):
+PLAN = Plan("segment", 2, 0, (Volume("7", 64, ("a",)),), {"seed": 0}, {"version": "1"}, {"model.npz": "b"}, {})
+VOLUME = {"volume_id": "7", "sources": {"7": "a"}, "files": {"masks/7.tif": "b"}, "facts": {"shape": [4, 4, 4]}}
+PART = {**PLAN.to_json(), "volumes": [VOLUME], "log": {"run_id": "r", "entries": 1, "root": "00"}}
+MERGE = {"format": FORMAT, "phase": "segment", "volumes": {"7": VOLUME}, "model": {}, "vesu": {}, "log": PART["log"]}
+
+
+@pytest.mark.parametrize("forged", [False, True])
+@pytest.mark.parametrize(
+    ("name", "document", "read"), [("part.json", PART, read_part), ("merge.json", MERGE, read_masks)]
+)
+def test_what_parts_and_their_merge_seal(
+    name: str, document: dict[str, Any], read: Callable[[Path], object], forged: bool, tmp_path: Path
+) -> None:
+    assert Plan.of_json(PLAN.to_json(), "plan") == PLAN
+    for text, what in damaged({**document, "digest": sealed(document)}):
+        if forged:  # the seal is that of the damage
             try:
                 values = json.loads(text)
-            except (ValueError, RecursionError):
-                continue  # what reads the file refuses it
-            survives(lambda values=values, read=read: read(values, "file"), what)
+                values.pop("digest", None)
+                text = json.dumps({**values, "digest": sealed(values)})
+            except MISPLACED:
+                continue
+        (tmp_path / name).write_text(text)
+        survives(lambda: read(tmp_path), what)
 
 
 def test_the_state_of_an_auto_tuning() -> None:
@@ -207,3 +225,9 @@ def test_the_state_of_an_auto_tuning() -> None:
         except (ValueError, RecursionError):
             continue
         survives(lambda values=values: TunerState.from_json(values), what)
+
+
+def test_what_a_tuning_reads_of_a_run(tmp_path: Path) -> None:
+    for text, what in damaged({"run_id": "r", "status": "finished"}):
+        (tmp_path / "summary.json").write_text(text)
+        survives(lambda: run_id_of(tmp_path), what)

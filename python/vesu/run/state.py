@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from vesu.errors import MISPLACED, FormatError
+from vesu.data.jsonfiles import refusing_misplaced
 from vesu.grid_search import SearchState
 from vesu.run import rng
 from vesu.run.checkpoint import Checkpoint
@@ -222,7 +222,7 @@ class RunState:
             Parts that do not make one.
         """
         names = checkpoint.manifest.parts
-        try:
+        with refusing_misplaced(f"{checkpoint.path}: {RUN_PART}"):
             run = json.loads(checkpoint.read(RUN_PART))
             files = {name: checkpoint.read(name) for name in MODEL_PARTS if name in names}
             complete = run["validation"] is not None and len(files) == len(MODEL_PARTS)
@@ -245,10 +245,6 @@ class RunState:
                 masks={str(name): MaskRecord(**record) for name, record in run["masks"].items()},
                 rng=json.loads(checkpoint.read(RNG_PART)),
             )
-        except FormatError:
-            raise
-        except MISPLACED as error:
-            raise FormatError(f"{checkpoint.path}: {RUN_PART}: a missing or misplaced entry: {error}") from error
 
 
 def _described(state: Distillation) -> dict[str, Any]:

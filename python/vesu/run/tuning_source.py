@@ -12,7 +12,7 @@ from vesu import _core
 from vesu.config import RunConfig, config_from_json
 from vesu.data.cache import ArrayCache, content_id
 from vesu.data.discover import Pair, discover
-from vesu.data.jsonfiles import read_object
+from vesu.data.jsonfiles import read_object, refusing_misplaced
 from vesu.errors import DataError
 from vesu.run import stages
 from vesu.run.checkpoint import CHECKPOINTS, CheckpointStore
@@ -42,7 +42,7 @@ def finished_run(run: Path) -> tuple[RunConfig, SurfaceModel]:
 
 
 def run_id_of(run: Path) -> str:
-    return str(read_object(run / "summary.json")["run_id"])
+    return _text(run / "summary.json", "run_id")
 
 
 def validation_pairs(run: Path, data: str | Path | None, most: int) -> list[Pair]:
@@ -57,7 +57,7 @@ def validation_pairs(run: Path, data: str | Path | None, most: int) -> list[Pair
     names = list(held_out)  # in the run's own order: it calibrates on the first ones
     n_used = min(most, len(names))
     names = [*names[: n_used // 2], *names[len(names) - (n_used - n_used // 2) :]]
-    inventory = discover(data or read_object(run / "inventory.json")["root"])
+    inventory = discover(data or _text(run / "inventory.json", "root"))
     pairs = {pair.volume_id: pair for pair in inventory.pairs}
     for name in names:
         pair, known = pairs.get(name), held_out[name]
@@ -65,6 +65,11 @@ def validation_pairs(run: Path, data: str | Path | None, most: int) -> list[Pair
             problem = "is not there" if pair is None else "is another one than the run validated on"
             raise DataError(f"{inventory.root}: volume {name} {problem}; accepted: the run's own data")
     return [pairs[name] for name in names]
+
+
+def _text(path: Path, name: str) -> str:
+    with refusing_misplaced(path):
+        return str(read_object(path)[name])
 
 
 def predicted(

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vesu.data.jsonfiles import read_object_if_any
+from vesu.data.jsonfiles import read_object_if_any, refusing_misplaced
 from vesu.data.storage import make_folder, write_json_atomic
-from vesu.errors import MISPLACED, FileError, FormatError
+from vesu.errors import FileError, FormatError
 from vesu.run.folder import locked
 
 __all__ = ["BEST_RECORDED", "BestRecorded", "RecordedScore"]
@@ -175,11 +175,7 @@ class BestRecorded:
         found = read_object_if_any(self.path)
         if found is None:
             return []
-        try:
+        with refusing_misplaced(self.path):
             if found["format"] != FORMAT:
                 raise FormatError(f"{self.path}: format {found['format']!r}; accepted: {FORMAT}")
             return [RecordedScore.of(each) for each in found["records"]]
-        except MISPLACED as error:
-            if isinstance(error, FormatError):
-                raise
-            raise FormatError(f"{self.path}: not the scores that vesu recorded: {error!r}") from error

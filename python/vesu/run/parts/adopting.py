@@ -7,7 +7,7 @@ from typing import Any
 
 from vesu.data.cache import content_id
 from vesu.data.discover import TestVolume
-from vesu.data.jsonfiles import read_object
+from vesu.data.jsonfiles import read_object, refusing_misplaced
 from vesu.errors import DataError, EvidenceError, FormatError
 from vesu.ledger import verify
 from vesu.run.parts.masks import mask_name, model_files
@@ -55,13 +55,14 @@ def read_masks(folder: Path) -> Merged:
         raise FormatError(f"{path}: format {values.get('format')!r}; accepted: {FORMAT!r}")
     if digest != sealed(values):
         raise EvidenceError(f"{path}: its content is not what was sealed")
-    if values["phase"] != "segment":
-        raise DataError(f"masks: got {folder} of the phase {values['phase']!r}; accepted: of 'segment'")
-    log = verify(folder / EVENTS)
-    if (log.entries, log.root) != (values["log"]["entries"], values["log"]["root"]):
-        raise EvidenceError(f"{folder / EVENTS}: is not the log of this merge")
-    records = {str(name): record_of(each, str(path)) for name, each in values["volumes"].items()}
-    return Merged(folder, values["model"], values["vesu"], records, str(digest), log.root)
+    with refusing_misplaced(path):
+        if values["phase"] != "segment":
+            raise DataError(f"masks: got {folder} of the phase {values['phase']!r}; accepted: of 'segment'")
+        log = verify(folder / EVENTS)
+        if (log.entries, log.root) != (values["log"]["entries"], values["log"]["root"]):
+            raise EvidenceError(f"{folder / EVENTS}: is not the log of this merge")
+        records = {str(name): record_of(each, str(path)) for name, each in values["volumes"].items()}
+        return Merged(folder, dict(values["model"]), dict(values["vesu"]), records, str(digest), log.root)
 
 
 def adopt(session: Session, tests: Sequence[TestVolume], merged: Merged) -> dict[str, MaskRecord]:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vesu.data.cache import ArrayCache, content_id
+from vesu.data.jsonfiles import refusing_misplaced
 from vesu.data.storage import make_folder, write_bytes_atomic, write_json_atomic
 from vesu.data.volumes import read_volume
-from vesu.errors import MISPLACED, ArgumentError, DataError, EvidenceError, FileError, FormatError
+from vesu.errors import ArgumentError, DataError, EvidenceError, FileError, FormatError
 from vesu.ledger import verify
 from vesu.run.events import EventLog
 from vesu.run.folder import locked
@@ -229,11 +230,9 @@ def _masks(reports: Sequence[PartReport], folder: Path, log: EventLog) -> Submis
 
 
 def _shape(record: VolumeRecord) -> tuple[int, int, int]:
-    try:
+    with refusing_misplaced(f"the record of {record.volume_id}"):
         depth, height, width = (int(length) for length in record.facts["shape"])
-    except MISPLACED as error:
-        raise FormatError(f"{record.volume_id}: its record has no shape (z, y, x): {error}") from error
-    return depth, height, width
+        return depth, height, width
 
 
 def copy_file(source: Path, target: Path, blake3: str | None = None) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 from vesu import _core
 from vesu.data.cache import content_id
 from vesu.data.discover import Inventory, Pair, TestVolume
-from vesu.errors import MISPLACED, ArgumentError, FileError, FormatError
+from vesu.data.jsonfiles import refusing_misplaced
+from vesu.errors import ArgumentError, FileError, FormatError
 from vesu.run.checkpoint import compare_compat
 
 __all__ = ["PHASES", "Phase", "Plan", "Volume", "assign", "differences", "made_by", "volumes_of"]
@@ -86,7 +87,7 @@ class Plan:
         FormatError
             Something else; the message begins with ``where``.
         """
-        try:
+        with refusing_misplaced(where):
             if values["format"] != FORMAT:
                 raise FormatError(f"{where}: format {values['format']!r}; accepted: {FORMAT!r}")
             if values["phase"] not in PHASES or not 0 <= values["part_id"] < values["num_parts"]:
@@ -105,10 +106,6 @@ class Plan:
                 model=_texts(values["model"]),
                 teachers=_texts(values["teachers"]),
             )
-        except MISPLACED as error:
-            if isinstance(error, FormatError):
-                raise
-            raise FormatError(f"{where}: a missing or misplaced entry: {error}") from error
 
 
 def assign(voxels: Mapping[str, int], num_parts: int) -> tuple[tuple[str, ...], ...]:

@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vesu.data.cache import content_id
-from vesu.data.jsonfiles import read_object
+from vesu.data.jsonfiles import read_object, refusing_misplaced
 from vesu.data.storage import write_json_atomic
-from vesu.errors import MISPLACED, DataError, EvidenceError, FormatError
+from vesu.errors import DataError, EvidenceError, FormatError
 from vesu.ledger import verify
 from vesu.run.parts.plan import Plan
 
@@ -185,12 +185,10 @@ def read_part(folder: str | Path) -> PartReport:
     plan = Plan.of_json(values, str(path))
     if digest != sealed(values):
         raise EvidenceError(f"{path}: its content is not what was sealed")
-    try:
+    with refusing_misplaced(path):
         records = tuple(record_of(each, str(path)) for each in values["volumes"])
         log = values["log"]
         run_id, entries, root = str(log["run_id"]), int(log["entries"]), str(log["root"])
-    except MISPLACED as error:
-        raise FormatError(f"{path}: a missing or misplaced entry: {error}") from error
     found = verify(folder / EVENTS)
     if (found.entries, found.root) != (entries, root):
         got = f"{found.entries} records with root {found.root[:16]}..."
@@ -215,12 +213,10 @@ def _record_path(folder: Path, volume_id: str) -> Path:
 
 
 def record_of(values: Any, where: str) -> VolumeRecord:
-    try:
+    with refusing_misplaced(where):
         name = str(values["volume_id"])
         files = {str(path): str(blake3) for path, blake3 in values["files"].items()}
         record = VolumeRecord(name, dict(values["sources"]), files, dict(values["facts"]))
-    except MISPLACED as error:
-        raise FormatError(f"{where}: a missing or misplaced entry: {error}") from error
     if PurePosixPath(name).name != name:
         raise FormatError(f"{where}: got the volume id {name!r}; accepted: a file's name")
     for path in files:
