@@ -16,6 +16,7 @@ from vesu.campaign.plan import read_kept_plan
 from vesu.campaign.record import FIGURES, RECORD_FORMAT, RunRecord, examine, keep_record, kept_record
 from vesu.errors import MISPLACED
 from vesu.run.costs import Costs
+from vesu.run.folder import check_claimable
 from vesu.run.gates import judge
 from vesu.run.gates.best import BestRecorded, RecordedScore
 from vesu.run.parts.adopting import read_masks
@@ -142,12 +143,10 @@ def test_the_files_of_a_run_that_a_campaign_examines(quick: RunResult, tmp_path:
 
 
 def test_what_a_run_folder_says_of_itself(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / ".vesu-run").touch()
+    (tmp_path / ".vesu-run").touch()
     for text, what in damaged({"status": "unfinished"}):
-        (folder / "summary.json").write_text(text)
-        survives(lambda: vesu.run(tmp_path / "no data", folder, display="none"), what)
+        (tmp_path / "summary.json").write_text(text)
+        survives(lambda: check_claimable(tmp_path), what)
 
 
 def test_the_kept_tree_heads_that_gates_read(quick: RunResult, tmp_path: Path) -> None:
