@@ -70,7 +70,7 @@ def refusing_misplaced(where: object) -> Iterator[None]:
 
 
 def _finite(text: str) -> float:
-    value = float(text.replace("Infinity", "inf"))
+    value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"the number {text}")
     return value
